@@ -1,0 +1,91 @@
+"""The only place that creates asyncio tasks: each has a name and an owner, and no failure goes unseen.
+
+A ``TaskScope`` owns tasks for as long as it is open. A task that ends with an exception which its starter
+does not await is reported to ``on_failure`` (a daemon logs, counts and stops); leaving the scope cancels
+what still runs and waits for it, with a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+T = TypeVar("T")
+
+CLOSE_TIMEOUT_S = 2.5
+"""A clean stop has 3 s in all; tasks that do not end within this are named in the error."""
+
+
+class TaskScope:
+    """Owner of named tasks.
+
+    ``spawn`` is for background work whose failure is the owner's business; ``start`` for work that the
+    caller awaits itself (its exception is the caller's).
+    """
+
+    def __init__(self, name: str, on_failure: Callable[[str, BaseException], None]) -> None:
+        self._name = name
+        self._on_failure = on_failure
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # a dict keeps order: iteration is deterministic
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work``; whoever called awaits the task and handles its exception."""
+        if self._closed:
+            work.close()
+            raise RuntimeError(f"task scope {self._name!r} is closed: cannot start {name!r}")
+        task = asyncio.get_running_loop().create_task(work, name=f"{self._name}/{name}")
+        self._tasks[task] = None
+        task.add_done_callback(self._forget)
+        return task
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``work`` in the background; an exception that ends it goes to ``on_failure``."""
+        task = self.start(name, work)
+        task.add_done_callback(self._report)
+        return task
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+
+    def _report(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(task.get_name(), error)
+
+    async def aclose(self) -> None:
+        """Cancel every task and wait for it, at most ``CLOSE_TIMEOUT_S``; then RuntimeError names the rest."""
+        self._closed = True
+        running = list(self._tasks)
+        for task in running:
+            task.cancel()
+        if running:
+            _, late = await asyncio.wait(running, timeout=CLOSE_TIMEOUT_S)
+            if late:
+                names = sorted(task.get_name() for task in late)
+                raise RuntimeError(f"tasks of {self._name!r} did not stop: {', '.join(names)}")
+
+
+class Worker(Protocol):
+    """A background job: does one unit of work at a time, so that all jobs are paced and listed alike."""
+
+    name: str
+
+    async def work_once(self) -> float:
+        """Do one unit; returns the seconds to wait before the next (0: there is more to do now).
+
+        A ``Retryable`` error is counted and the unit tried again after ``retry_s``; any other ends the daemon.
+        """
+        ...
