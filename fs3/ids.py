@@ -55,21 +55,21 @@ class ChunkId(NamedTuple):
     """One chunk of one file. Byte form: 12 bytes big endian, so a file's chunks are one range in order."""
 
     inode: InodeId
-    index: int
-    """u32; chunk ``index`` holds the bytes from ``index * chunk_size_bytes`` on."""
+    chunk_index: int
+    """u32; chunk ``chunk_index`` holds the bytes from ``chunk_index * chunk_size_bytes`` on."""
 
     def to_bytes(self) -> bytes:
         """The ordered 12-byte form."""
-        return _CHUNK.pack(self.inode, self.index)
+        return _CHUNK.pack(self.inode, self.chunk_index)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ChunkId:
         """Inverse of ``to_bytes``; struct.error when ``data`` is not 12 bytes."""
-        inode, index = _CHUNK.unpack(data)
-        return cls(InodeId(inode), index)
+        inode, chunk_index = _CHUNK.unpack(data)
+        return cls(InodeId(inode), chunk_index)
 
     def __str__(self) -> str:
-        return f"{self.inode:x}.{self.index}"
+        return f"{self.inode:x}.{self.chunk_index}"
 
 
 def target_id(node: NodeId, number: int) -> TargetId:
