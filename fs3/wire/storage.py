@@ -1,0 +1,228 @@
+"""The storage service: methods 100 … 199.
+
+From clients (a user's connection; every request names a capability that was presented before): READ, WRITE.
+From meta services (a node's connection; no capability): RAISE_EPOCH, CUT, QUERY_LENGTH, END_SESSION.
+From the predecessor in the chain: UPDATE, and the hops of RAISE_EPOCH and END_SESSION.
+From any member: QUERY_VERSION.
+
+Every request about a chain carries the sender's chain version and is answered StaleRouting unless it
+equals the receiver's, checked on arrival and again under the chunk lock (design 4.3).
+
+Capabilities: PRESENT gives one a number of the client's choice; the server keeps them by (session,
+number), for all connections of that session's user, bounded; an unknown or expired number is answered
+CapabilityExpired and the client presents it again (design 7).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..ids import ChainId, ChainVersion, ChunkId, ClientSessionId, Epoch, InodeId, TargetId
+from ..rpc.service import Method, Service
+from .chunk import CHUNK_BYTES_MAX, Identity, Update, UpdateKind, UpdateResult
+
+READ_ITEMS_MAX = 1024
+
+
+class PresentRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    session: ClientSessionId
+    number: int
+    """u32, chosen by the client; presenting again under the same number replaces."""
+    capability: bytes
+    """Signed form, ``fs3.identity.capability``."""
+
+
+class PresentResponse(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class ReadItem(msgspec.Struct, frozen=True, array_like=True):
+    """One range of one chunk."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    chunk: ChunkId
+    offset_bytes: int
+    length_bytes: int
+    capability: int
+    """Number under which it was presented."""
+
+
+class ReadRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    session: ClientSessionId
+    items: tuple[ReadItem, ...]
+    """1 … READ_ITEMS_MAX."""
+    relaxed: bool = False
+    """Take the replica's own committed version, even while a newer one is pending (design 4.4)."""
+
+
+class ReadResult(msgspec.Struct, frozen=True, array_like=True):
+    """The answer to one item. The payload of its part carries ``length_bytes`` bytes for it, in item order."""
+
+    code: int = 0
+    """0, or the code of an error of ``fs3.errors`` (then no bytes)."""
+    length_bytes: int = 0
+    """Shorter than asked where the chunk ends; 0 where there is none (a hole)."""
+    sums: tuple[int, ...] = ()
+    """CRC32C of the bytes sent, cut at multiples of SUM_BLOCK_BYTES of the chunk."""
+    update_version: int = 0
+    message: str = ""
+
+
+class ReadResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One part of the answer: the results of items ``first … first + len(results) - 1``."""
+
+    first: int
+    results: tuple[ReadResult, ...]
+
+
+class WriteRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One update of one chunk, to the head. Payload: the bytes (WRITE, REPLACE)."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    chunk: ChunkId
+    kind: UpdateKind
+    offset_bytes: int
+    length_bytes: int
+    sums: tuple[int, ...]
+    session: ClientSessionId
+    channel: int
+    sequence: int
+    epoch: Epoch
+    chunk_size_bytes: int
+    capability: int
+
+
+class WriteResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    result: UpdateResult
+
+
+class UpdateRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """An update on its way down the chain, from its predecessor. Payload: the bytes."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    """The sender's present one; gates the message only."""
+    sender: TargetId
+    update: Update
+    dedup_result_length_bytes: int = 0
+    """Chunk length after the update, as the head computed it; the stored result of a retry."""
+
+
+class UpdateResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The successor, and all behind it, have staged and committed this identity."""
+
+    identity: Identity
+    length_bytes: int
+    content_sum: int
+    """CRC32C over the packed sums of the whole chunk: equal at every member, or somebody's bytes are wrong."""
+
+
+class QueryVersionRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """To the last SERVING member: what is committed of these chunks (design 4.4)."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    chunks: tuple[ChunkId, ...]
+
+
+class QueryVersionResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    committed: tuple[Identity | None, ...]
+
+
+class RaiseEpochRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Raise the epoch of a file on one chain (design 4.9). From meta to the head; then hop by hop."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    inode: InodeId
+    epoch: Epoch
+
+
+class RaiseEpochResponse(msgspec.Struct, frozen=True, array_like=True):
+    epoch: Epoch
+    """Now in force; higher if somebody raised it further."""
+
+
+class CutRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Remove a file's chunks from ``first_removed`` on, and shorten the one before. To the head.
+
+    The epoch must be in force on this chain already. At most ``max_count`` chunks; repeat while ``more``.
+    """
+
+    chain: ChainId
+    chain_version: ChainVersion
+    inode: InodeId
+    epoch: Epoch
+    first_removed: int
+    boundary_length_bytes: int = -1
+    """Length that chunk ``first_removed - 1`` is cut to, if this chain has it and it is longer; -1: leave it."""
+    max_count: int = 256
+    chunk_size_bytes: int = CHUNK_BYTES_MAX
+
+
+class CutResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    removed_count: int
+    more: bool
+
+
+class QueryLengthRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Where the written bytes of a file end on one chain. To the head, which rolls its pendings forward first."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    inode: InodeId
+
+
+class QueryLengthResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    chunk_index: int
+    """Of the last chunk with content; -1: none."""
+    length_bytes: int
+    chunk_count: int
+    used_bytes: int
+
+
+class EndSessionRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A client session is over: its updates are refused from now on (design 4.5). From meta to the head."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    session: ClientSessionId
+
+
+class EndSessionResponse(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class SpaceRequest(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class TargetSpace(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    target: TargetId
+    chain: ChainId
+    capacity_bytes: int
+    used_bytes: int
+    chunk_count: int
+
+
+class SpaceResponse(msgspec.Struct, frozen=True, array_like=True):
+    targets: tuple[TargetSpace, ...]
+
+
+PRESENT = Method("present", 100, PresentRequest, PresentResponse)
+READ = Method("read", 101, ReadRequest, ReadResponse, streams=True)
+WRITE = Method("write", 102, WriteRequest, WriteResponse, payload_bytes_max=CHUNK_BYTES_MAX)
+UPDATE = Method("update", 103, UpdateRequest, UpdateResponse, payload_bytes_max=CHUNK_BYTES_MAX)
+QUERY_VERSION = Method("query_version", 104, QueryVersionRequest, QueryVersionResponse)
+RAISE_EPOCH = Method("raise_epoch", 105, RaiseEpochRequest, RaiseEpochResponse)
+CUT = Method("cut", 106, CutRequest, CutResponse)
+QUERY_LENGTH = Method("query_length", 107, QueryLengthRequest, QueryLengthResponse)
+END_SESSION = Method("end_session", 108, EndSessionRequest, EndSessionResponse)
+SPACE = Method("space", 109, SpaceRequest, SpaceResponse)
+
+STORAGE = Service(
+    "storage",
+    (PRESENT, READ, WRITE, UPDATE, QUERY_VERSION, RAISE_EPOCH, CUT, QUERY_LENGTH, END_SESSION, SPACE),
+)
