@@ -21,10 +21,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from ..ids import NodeId
+from ..ids import Generation, NodeId
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
+
+NO_GENERATION = Generation(0)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -86,6 +88,8 @@ class PeerIdentity:
     """May administer the cluster, and act as any uid (a mount, a gateway)."""
     key_generation: int = 0
     """Of the user's token: one below the user's present generation is revoked."""
+    generation: Generation = NO_GENERATION
+    """Of a node: the run that opened the connection."""
 
 
 class Call(Protocol):
@@ -162,10 +166,23 @@ class Routes:
     """Method number -> (method, handler) of everything that one server process answers."""
 
     handlers: dict[int, tuple[Method[Any, Any], Handler]] = field(default_factory=dict)
+    thread_handlers: dict[int, Handler] = field(default_factory=dict)
+    """Those of ``handlers`` that also have a way to answer in a thread of the bulk plane."""
 
     def add(
-        self, method: Method[Q, R], handler: Callable[[Call, Q], R | Reply[R] | Awaitable[R | Reply[R]]]
+        self,
+        method: Method[Q, R],
+        handler: Callable[[Call, Q], R | Reply[R] | Awaitable[R | Reply[R]]],
+        *,
+        in_thread: Callable[[Call, Q], R | Reply[R] | None] | None = None,
     ) -> None:
-        """Register the handler of a method; each number once."""
+        """Register the handler of a method; each number once.
+
+        ``in_thread``: what the bulk plane calls in the connection's own thread, without a hop to the event
+        loop; it must be thread-safe and must not wait. It returns None to have ``handler`` called on the
+        loop instead (before it has sent a part).
+        """
         assert method.number not in self.handlers, method
         self.handlers[method.number] = (method, handler)
+        if in_thread is not None:
+            self.thread_handlers[method.number] = in_thread
