@@ -147,7 +147,8 @@ def assert_names_carry_units(kind: type[object]) -> None:
         if dataclasses.is_dataclass(bare):
             assert_names_carry_units(typing.cast("type[object]", bare))
         elif bare in (int, float):
-            assert _UNIT.search(field.name), (
+            singular = field.name.removesuffix("s")  # ports = [1, 2]
+            assert _UNIT.search(field.name) or _UNIT.search(singular), (
                 f"{kind.__name__}.{field.name}: a number's name ends with its unit"
             )
 

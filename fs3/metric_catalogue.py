@@ -70,7 +70,7 @@ def _batches(name: str, unit: str, help_text: str, *labels: str) -> Metric:
 
 
 _DAEMON = (
-    _gauge("fs3_daemon_info", "1", "Always 1; its labels say what runs here.", "daemon", "node", "version"),
+    _gauge("fs3_daemon_info", "1", "Always 1; its labels say what runs here.", "daemon", "version"),
     _gauge("fs3_daemon_start_time_seconds", "seconds", "When the process started, in seconds since 1970."),
     _counter("fs3_daemon_slow_operations_total", "operations", "Operations above the slow threshold."),
     _counter("fs3_daemon_log_lines_lost_total", "lines", "Log lines that could not be written."),
