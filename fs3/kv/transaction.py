@@ -130,7 +130,7 @@ class Kv(Protocol):
         ...
 
     async def watch(self, key: bytes, seen: bytes | None) -> Awaitable[None]:
-        """Completes when the value of ``key`` is no longer ``seen`` (or perhaps without a change: look again).
+        """Completes when ``key`` no longer has the value ``seen`` (perhaps without a change: look again).
 
         Returns once the watch is in force; the awaitable it returns is cancelled to give it up, and raises
         Unavailable when the store goes away.
