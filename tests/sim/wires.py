@@ -1,0 +1,253 @@
+"""Streams and datagrams of the simulated network: what TCP and UDP would do, on virtual time.
+
+A stream keeps its order and loses nothing until it breaks: a cut link delays it (bytes are kept and sent
+again), and when the cut lasts, or by an injected reset, both ends lose the connection and what was under
+way. Datagrams are lost, delayed, doubled and so reordered, each for itself. A crashed host is silent or
+resets, as the fault says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fs3.rng import Rng
+
+HIGH_WATER_BYTES = 1 << 20
+LOW_WATER_BYTES = 1 << 18
+RETRANSMIT_S = 0.2
+"""A cut link is tried again this often."""
+BROKEN_AFTER_S = 15.0
+"""A stream whose link is cut for this long breaks at both ends."""
+
+
+@dataclass(slots=True)
+class LinkFaults:
+    """How the network behaves; may be changed while the world runs."""
+
+    latency_s: tuple[float, float] = (0.000_05, 0.000_5)
+    """Least and greatest delay of a delivery."""
+    slow_rate: float = 0.0
+    """Share of deliveries that take up to ``slow_s`` more."""
+    slow_s: float = 0.3
+    reset_rate: float = 0.0
+    """Share of stream deliveries at which the connection breaks instead."""
+    datagram_loss_rate: float = 0.0
+    datagram_copy_rate: float = 0.0
+    cut: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """(from host, to host): nothing passes this way."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """How often each fault struck."""
+
+    def struck(self, kind: str) -> None:
+        """Count a fault."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+
+
+class Weather:
+    """Draws what happens to each delivery."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rng: Rng, faults: LinkFaults) -> None:
+        self.loop = loop
+        self.faults = faults
+        self._rng = rng
+
+    def delay_s(self) -> float:
+        """How long one delivery takes."""
+        low, high = self.faults.latency_s
+        delay = self._rng.uniform(low, high)
+        if self.faults.slow_rate and self._rng.random() < self.faults.slow_rate:
+            self.faults.struck("slow")
+            delay += self._rng.uniform(0, self.faults.slow_s)
+        return delay
+
+    def strikes(self, kind: str, rate: float) -> bool:
+        """Whether a fault of this rate strikes now."""
+        if rate and self._rng.random() < rate:
+            self.faults.struck(kind)
+            return True
+        return False
+
+    def is_cut(self, source: str, destination: str) -> bool:
+        """Whether nothing passes from one host to the other."""
+        return self.faults.cut.get((source, destination), False)
+
+
+class SimStream(asyncio.Transport):
+    """One end of a connection; offers what asyncio's socket transports offer."""
+
+    def __init__(self, weather: Weather, host: str, peer_host: str, extra: dict[str, Any]) -> None:
+        super().__init__(extra)
+        self._weather = weather
+        self.host = host
+        self._peer_host = peer_host
+        self.peer: SimStream | None = None
+        self._protocol: asyncio.BaseProtocol | None = None
+        self._in_flight: deque[bytes] = deque()
+        self._in_flight_bytes = 0
+        self._busy = False
+        self._cut_since_s: float | None = None
+        self._inbox: deque[bytes] = deque()
+        self._reading = True
+        self._closing = False
+        self._ended = False
+        self._write_paused = False
+
+    # -- what the protocol's side calls
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self._protocol is not None
+        return self._protocol
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closing or not len(data):
+            return
+        self._in_flight.append(bytes(data))
+        self._in_flight_bytes += len(data)
+        if self._in_flight_bytes > HIGH_WATER_BYTES and not self._write_paused:
+            self._write_paused = True
+            self.get_protocol().pause_writing()
+        self._pump()
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return self._in_flight_bytes
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Limits are fixed here."""
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._weather.loop.call_soon(self._drain_inbox)
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        """Send what is left, then end both ends."""
+        if not self._closing:
+            self._closing = True
+            self._pump()
+
+    def abort(self) -> None:
+        """Drop what is left; the peer sees a reset."""
+        peer = self.peer
+        self.lose(None)
+        if peer is not None:
+            self._weather.loop.call_later(
+                self._weather.delay_s(), peer.lose, ConnectionResetError("reset by peer")
+            )
+
+    # -- the network's side
+
+    def lose(self, error: Exception | None) -> None:
+        """This end's connection is over."""
+        if self._ended:
+            return
+        self._ended = self._closing = True
+        self._in_flight.clear()
+        self._inbox.clear()
+        self._in_flight_bytes = 0
+        if self._protocol is not None:
+            self._weather.loop.call_soon(self._protocol.connection_lost, error)
+
+    def vanish(self) -> None:
+        """The host crashed: this end runs no more code."""
+        self._ended = self._closing = True
+        self._protocol = None
+        self._in_flight.clear()
+
+    def _pump(self) -> None:
+        if self._busy or self._ended:
+            return
+        if not self._in_flight:
+            if self._closing:
+                self._finish()
+            return
+        self._busy = True
+        self._weather.loop.call_later(self._weather.delay_s(), self._deliver)
+
+    def _deliver(self) -> None:
+        self._busy = False
+        peer, weather = self.peer, self._weather
+        if self._ended or peer is None:
+            return
+        if weather.is_cut(self.host, self._peer_host):
+            self._wait_out_cut()
+            return
+        self._cut_since_s = None
+        if weather.strikes("reset", weather.faults.reset_rate):
+            peer.lose(ConnectionResetError("injected reset"))
+            self.lose(ConnectionResetError("injected reset"))
+            return
+        data = b"".join(self._in_flight)
+        self._in_flight.clear()
+        self._in_flight_bytes = 0
+        if self._write_paused:
+            self._write_paused = False
+            self.get_protocol().resume_writing()
+        peer.arrive(data)
+        self._pump()
+
+    def _wait_out_cut(self) -> None:
+        now_s = self._weather.loop.time()
+        if self._cut_since_s is None:
+            self._cut_since_s = now_s
+        if now_s - self._cut_since_s > BROKEN_AFTER_S:
+            self.lose(TimeoutError("link is cut"))
+            return
+        self._busy = True
+        self._weather.loop.call_later(RETRANSMIT_S, self._deliver)
+
+    def _finish(self) -> None:
+        peer = self.peer
+        self.lose(None)
+        if peer is not None:
+            self._weather.loop.call_later(self._weather.delay_s(), peer.lose, None)
+
+    def arrive(self, data: bytes) -> None:
+        """Bytes have come."""
+        if not self._ended:
+            self._inbox.append(data)
+            self._drain_inbox()
+
+    def _drain_inbox(self) -> None:
+        while self._inbox and self._reading and not self._ended:
+            feed(self.get_protocol(), self._inbox.popleft())
+
+
+def feed(protocol: asyncio.BaseProtocol, data: bytes) -> None:
+    """Hand received bytes to a protocol of either kind."""
+    if isinstance(protocol, asyncio.BufferedProtocol):
+        view = memoryview(data)
+        while view:
+            buffer = memoryview(protocol.get_buffer(len(view)))
+            count = min(len(buffer), len(view))
+            buffer[:count] = view[:count]
+            protocol.buffer_updated(count)
+            view = view[count:]
+    else:
+        assert isinstance(protocol, asyncio.Protocol), protocol
+        protocol.data_received(data)
+
+
+Datagram = Callable[[bytes, str], None]
+"""(datagram, sender's address)"""
