@@ -29,7 +29,32 @@ class Row(NamedTuple):
 PREFIX_BYTES = 4
 
 # Rows: (prefix, owner, key after the prefix, value). Keep them grouped by owner.
-TABLE: tuple[Row, ...] = (Row(b"TEST", "tests", "anything", "anything; no component reads it"),)
+TABLE: tuple[Row, ...] = (
+    Row(b"TEST", "tests", "anything", "anything; no component reads it"),
+    # meta: the tree
+    Row(b"INOD", "meta", "u64 inode", "Inode: attributes of a file, directory or symlink"),
+    Row(b"DENT", "meta", "u64 directory, name", "Dirent: inode and kind"),
+    Row(b"DTIM", "meta", "u64 directory", "u64 LE: time of the last change of its entries (atomic maximum)"),
+    Row(b"DSUB", "meta", "u64 directory", "i64 LE: number of subdirectories (atomic add)"),
+    Row(b"DPAR", "meta", "u64 directory", "u64 BE: the directory that it lies in"),
+    Row(b"INLN", "meta", "u64 inode", "content of a small file, as it is"),
+    Row(b"FCNT", "meta", "u64 shard", "i64 LE: number of inodes (atomic add)"),
+    # meta: sessions and exactly once
+    Row(b"SESS", "meta", "u64 session", "Session: whose it is, alive or ending"),
+    Row(b"SREN", "meta", "u64 session", "u64 LE: renewals written (atomic add)"),
+    Row(b"SNON", "meta", "u64 uid, nonce", "u64 BE: the session that was opened with the nonce"),
+    Row(b"SLOT", "meta", "u64 session, u64 slot", "SlotRecord: last sequence and its answer"),
+    Row(b"OPEN", "meta", "u64 inode, u64 session", "OpenRecord: opened for writing"),
+    Row(b"SOPN", "meta", "u64 session, u64 inode", "empty: the same, by session"),
+    # meta: work that is going on, and who does it
+    Row(b"CUTQ", "meta", "u64 inode", "CutIntent: a truncate that is not finished"),
+    Row(b"SPLQ", "meta", "u64 inode", "SpillIntent: a file that is moving out of the store"),
+    Row(b"STLQ", "meta", "u64 inode", "SettleIntent: files of lost writers"),
+    Row(b"RMVQ", "meta", "u64 inode", "Removal: inodes without a name whose content is to go"),
+    Row(b"WLSE", "meta", "work name", "WorkLease: which service does this work"),
+    Row(b"ICNT", "meta", "name of the counter", "u64 LE: ids handed out in blocks"),
+    Row(b"MGEN", "meta", "u64 node", "u64 BE: generation of a meta service"),
+)
 
 
 def _check_table(table: tuple[Row, ...]) -> None:
