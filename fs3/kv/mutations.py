@@ -20,6 +20,8 @@ from .transaction import AtomicOp, KvLimits
 
 STAMP_BYTES = 10
 """A versionstamp: u64 commit version, u16 number within its batch, both big endian."""
+ITEM_OVERHEAD_BYTES = 16
+"""What each mutation and each conflict counts for besides its bytes, so that tiny ones are bounded too."""
 _STAMP = struct.Struct(">QH")
 _OFFSET = struct.Struct("<I")
 
@@ -70,7 +72,9 @@ class CommitRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def size_bytes(self) -> int:
         """What ``KvLimits.transaction_bytes`` bounds: keys and values written plus both ends of conflicts."""
-        size = sum(len(key) + len(value) for _, key, value in self.mutations)
+        items = len(self.mutations) + len(self.read_keys) + len(self.write_keys)
+        items += len(self.read_ranges) + len(self.write_ranges)
+        size = items * ITEM_OVERHEAD_BYTES + sum(len(key) + len(value) for _, key, value in self.mutations)
         size += sum(2 * len(key) for key in self.read_keys) + sum(2 * len(key) for key in self.write_keys)
         size += sum(len(begin) + len(end) for begin, end in self.read_ranges)
         return size + sum(len(begin) + len(end) for begin, end in self.write_ranges)

@@ -9,11 +9,11 @@ import pytest
 
 from fs3.kv.transaction import Kv, Transaction
 
-from .engines import Engine, memory_engine
+from .engines import Engine, lmdb_engine, memory_engine
 
 Opener = Callable[[], AbstractAsyncContextManager[Engine]]
 
-OPENERS: dict[str, Opener] = {"memory": memory_engine}
+OPENERS: dict[str, Opener] = {"memory": memory_engine, "lmdb": lmdb_engine}
 PARAMS = [pytest.param(opener, id=name) for name, opener in OPENERS.items()]
 
 

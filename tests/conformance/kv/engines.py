@@ -6,14 +6,20 @@ passes and how an answer gets lost, is a method here, so that no test knows whic
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from fs3.errors import MaybeApplied
 from fs3.kv.faults import ScriptedFaults
+from fs3.kv.lmdb_client import LmdbKv, LmdbSettings
 from fs3.kv.memory import MemoryKv, MemoryStore
 from fs3.kv.transaction import Kv
+from tests.kv.owner_process import OwnerProcess
 
 
 class StepClock:
@@ -44,6 +50,10 @@ class Engine(Protocol):
 
     async def lose_answer(self, kv: Kv, commit: Callable[[], Awaitable[object]]) -> None:
         """Run ``commit`` on client ``kv`` so that its answer is lost: it raises MaybeApplied."""
+        ...
+
+    async def clear(self) -> None:
+        """Empty the store, close the clients: the next test finds it as new."""
         ...
 
 
@@ -77,7 +87,73 @@ class MemoryEngine:
         finally:
             script.clear()
 
+    async def clear(self) -> None:
+        pass
+
 
 @asynccontextmanager
 async def memory_engine() -> AsyncIterator[Engine]:
     yield MemoryEngine()
+
+
+async def empty(kv: Kv) -> None:
+    """Remove everything."""
+    txn = kv.transaction()
+    txn.clear_range(b"", b"\xff")
+    await txn.commit()
+
+
+class LmdbEngine:
+    """``lmdb://DIR`` with an owner process. Clients' clocks are moved by hand, its own is real."""
+
+    name = "lmdb"
+
+    def __init__(self, directory: Path, owner: OwnerProcess) -> None:
+        self._directory = directory
+        self._owner = owner
+        self._clock = StepClock()
+        self._clients: list[LmdbKv] = []
+        self._lost = 0
+
+    async def client(self) -> Kv:
+        settings = LmdbSettings(self._directory, connect_timeout_s=5.0, commit_timeout_s=0.3)
+        kv = LmdbKv(settings, clock=self._clock)
+        self._clients.append(kv)
+        return kv
+
+    def pass_time(self, seconds: float) -> None:
+        self._clock.now_s += seconds
+
+    async def lose_answer(self, kv: Kv, commit: Callable[[], Awaitable[object]]) -> None:
+        """Odd ones: the owner is stopped beyond the time-out. Even ones: it is killed meanwhile."""
+        self._lost += 1
+        self._owner.signal(SIGSTOP)
+        if self._lost % 2:
+            try:
+                await commit()
+            finally:
+                self._owner.signal(SIGCONT)
+            return
+        asyncio.get_running_loop().call_later(0.05, self._owner.kill)
+        try:
+            await commit()
+        finally:
+            self._owner.start()
+
+    async def clear(self) -> None:
+        await empty(await self.client())
+        for kv in self._clients:
+            await kv.aclose()
+
+
+@asynccontextmanager
+async def lmdb_engine() -> AsyncIterator[Engine]:
+    with TemporaryDirectory(prefix="fs3-kv-") as folder:
+        owner = OwnerProcess(Path(folder))
+        owner.start()
+        engine = LmdbEngine(Path(folder), owner)
+        try:
+            yield engine
+            await engine.clear()
+        finally:
+            owner.stop()

@@ -229,6 +229,7 @@ async def test_a_transaction_becomes_too_old(engine: Engine, kv: Kv) -> None:
 
 
 async def test_a_lost_answer_is_maybe_applied_and_all_or_nothing(engine: Engine, kv: Kv) -> None:
+    await put(kv, before=b"1")  # connected from now on
     for number in range(4):
         first, second = f"first{number}".encode(), f"second{number}".encode()
 
