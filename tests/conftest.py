@@ -64,9 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         else:
             wanted = tier != "slow"
         (kept if wanted else dropped).append(item)
+    kept.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # quick ones first
     if dropped:
         config.hook.pytest_deselected(items=dropped)
-        items[:] = kept
+    items[:] = kept
 
 
 def _slice_of(name: str, count: int) -> int:

@@ -1,0 +1,46 @@
+# Every target sets up .venv first, if it is not ready. Paths are relative: the clone may lie in a folder
+# whose name has spaces. ARGS is passed on, as in: make test ARGS="-k kv -x"
+
+PYTHON_OF_VENV := .venv/bin/python
+ARGS ?=
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test soak sim bench check format clean
+
+help: ## show this list
+	@echo "make TARGET, one of:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+
+venv: ## set up .venv, if it is not ready
+	@.ci/set-up
+
+demo: venv ## a real cluster of processes: write, read back, verify, kill a node; figures at the end
+	@.venv/bin/fs3 demo $(ARGS)
+
+test: venv ## the default test suite
+	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
+
+soak: venv ## everything at length: long seeds, real processes, crash tests, many examples
+	@$(PYTHON_OF_VENV) -m pytest --tier=all --hypothesis-profile=soak --timeout=3600 $(ARGS)
+
+sim: venv ## the simulated world: the real servers under virtual time, all seeds
+	@$(PYTHON_OF_VENV) -m pytest tests/sim --tier=all $(ARGS)
+
+bench: venv ## measure; a table, and build/bench/report.json
+	@$(PYTHON_OF_VENV) -m tests.bench $(ARGS)
+
+check: venv ## format, lint, types, import contracts, house rules
+	@.venv/bin/ruff format --check
+	@.venv/bin/ruff check
+	@$(PYTHON_OF_VENV) -m mypy
+	@.venv/bin/lint-imports --no-cache >.lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
+	@rm -f .lint-imports.log
+	@$(PYTHON_OF_VENV) -m pytest -q tests/test_tidy.py tests/test_layers.py tests/test_packaging.py
+
+format: venv ## format the code and sort imports
+	@.venv/bin/ruff check --select I --fix --quiet
+	@.venv/bin/ruff format
+
+clean: ## remove .venv, build/ and caches
+	@rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
