@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -247,7 +246,3 @@ def feed(protocol: asyncio.BaseProtocol, data: bytes) -> None:
     else:
         assert isinstance(protocol, asyncio.Protocol), protocol
         protocol.data_received(data)
-
-
-Datagram = Callable[[bytes, str], None]
-"""(datagram, sender's address)"""

@@ -1,0 +1,181 @@
+"""The network of the simulated world: ``fs3.rpc.network.Network`` for each host, over one ``Weather``."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from fs3.rng import Rng
+from fs3.rpc.network import DatagramPort, Listener, split_address
+
+from .loop import SimLoop
+from .wires import LinkFaults, SimStream, Weather
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+FIRST_EPHEMERAL_PORT = 40_000
+
+
+class SimInternet:
+    """Every host, listener and connection."""
+
+    def __init__(self, loop: SimLoop, rng: Rng, faults: LinkFaults) -> None:
+        self.weather = Weather(loop, rng, faults)
+        self.listeners: dict[str, SimListener] = {}
+        self.ports: dict[str, SimDatagramPort] = {}
+        self._streams: dict[SimStream, None] = {}
+        self._next_port = FIRST_EPHEMERAL_PORT
+
+    def host(self, name: str) -> SimNetwork:
+        """The network as host ``name`` sees it."""
+        return SimNetwork(self, name)
+
+    def free_port(self) -> int:
+        """A port number that nobody has."""
+        self._next_port += 1
+        return self._next_port
+
+    def join(self, near: SimStream, far: SimStream) -> None:
+        """Two ends are one connection now."""
+        near.peer, far.peer = far, near
+        self._streams = {s: None for s in self._streams if not s.is_closing()}
+        self._streams[near] = self._streams[far] = None
+
+    def crash(self, host: str, *, silent: bool = False) -> None:
+        """All of a host's sockets are gone; peers see resets, or nothing (the machine lost its power)."""
+        for address in [a for a, found in self.listeners.items() if found.host == host]:
+            del self.listeners[address]
+        for address in [a for a, port in self.ports.items() if port.host == host]:
+            del self.ports[address]
+        for stream in [s for s in self._streams if s.host == host]:
+            peer = stream.peer
+            stream.vanish()
+            if peer is not None and not silent:
+                self.weather.loop.call_later(
+                    self.weather.delay_s(), peer.lose, ConnectionResetError("host crashed")
+                )
+
+    def cut(self, source: str, destination: str, *, both_ways: bool = True) -> None:
+        """Nothing passes from ``source`` to ``destination`` any more."""
+        self.weather.faults.struck("cut")
+        self.weather.faults.cut[source, destination] = True
+        if both_ways:
+            self.weather.faults.cut[destination, source] = True
+
+    def heal(self) -> None:
+        """Every link is whole, and nothing is lost or slow any more."""
+        faults = self.weather.faults
+        faults.cut.clear()
+        faults.slow_rate = faults.reset_rate = faults.datagram_loss_rate = faults.datagram_copy_rate = 0.0
+
+
+class SimListener:
+    """A place where connections arrive."""
+
+    def __init__(
+        self, net: SimInternet, host: str, address: str, make: Callable[[], asyncio.Protocol]
+    ) -> None:
+        self._net = net
+        self.host = host
+        self.address = address
+        self.make_protocol = make
+
+    def close(self) -> None:
+        """Take no more connections."""
+        if self._net.listeners.get(self.address) is self:
+            del self._net.listeners[self.address]
+
+
+class SimDatagramPort:
+    """A UDP socket."""
+
+    def __init__(
+        self, net: SimInternet, host: str, address: str, receive: Callable[[bytes, str], None]
+    ) -> None:
+        self._net = net
+        self.host = host
+        self.address = address
+        self.receive = receive
+
+    def send(self, data: bytes, address: str) -> None:
+        """Send, lose, delay or double."""
+        weather = self._net.weather
+        faults = weather.faults
+        if self._net.ports.get(self.address) is not self:
+            return  # closed, or the host crashed
+        copies = 2 if weather.strikes("datagram copy", faults.datagram_copy_rate) else 1
+        for _ in range(copies):
+            if not weather.strikes("datagram loss", faults.datagram_loss_rate):
+                weather.loop.call_later(weather.delay_s(), self._arrive, data, address)
+
+    def _arrive(self, data: bytes, address: str) -> None:
+        port = self._net.ports.get(address)
+        if port is not None and not self._net.weather.is_cut(self.host, port.host):
+            port.receive(data, self.address)
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        if self._net.ports.get(self.address) is self:
+            del self._net.ports[self.address]
+
+
+class SimNetwork:
+    """What one host is handed as its network."""
+
+    has_threads = False
+
+    def __init__(self, net: SimInternet, host: str) -> None:
+        self._net = net
+        self.host = host
+
+    async def connect(self, address: str, make_protocol: Callable[[], P]) -> tuple[asyncio.Transport, P]:
+        """A connection, after one round trip; refused where nobody listens."""
+        weather = self._net.weather
+        peer_host, _ = split_address(address)
+        await asyncio.sleep(weather.delay_s())
+        while weather.is_cut(self.host, peer_host):  # noqa: ASYNC110  # as SYNs are sent again
+            await asyncio.sleep(1.0)
+        listener = self._net.listeners.get(address)
+        if listener is None:
+            raise ConnectionRefusedError(f"nobody listens at {address}")
+        near_name, far_name = (self.host, self._net.free_port()), split_address(address)
+        near = SimStream(weather, self.host, peer_host, {"sockname": near_name, "peername": far_name})
+        far = SimStream(weather, peer_host, self.host, {"sockname": far_name, "peername": near_name})
+        self._net.join(near, far)
+        served = listener.make_protocol()
+        far.set_protocol(served)
+        served.connection_made(far)
+        await asyncio.sleep(weather.delay_s())
+        protocol = make_protocol()
+        near.set_protocol(protocol)
+        protocol.connection_made(near)
+        return near, protocol
+
+    async def listen(self, address: str, make_protocol: Callable[[], asyncio.Protocol]) -> Listener:
+        """Take connections at ``address``; its host must be this one."""
+        listener = SimListener(self._net, self.host, self._own(address), make_protocol)
+        if listener.address in self._net.listeners:
+            raise OSError(98, f"address {listener.address} is in use")
+        self._net.listeners[listener.address] = listener
+        return listener
+
+    async def open_datagrams(self, address: str, on_datagram: Callable[[bytes, str], None]) -> DatagramPort:
+        """Receive datagrams at ``address``."""
+        port = SimDatagramPort(self._net, self.host, self._own(address), on_datagram)
+        self._net.ports[port.address] = port
+        return port
+
+    def _own(self, address: str) -> str:
+        host, port = split_address(address)
+        assert host == self.host, f"{self.host} cannot listen at {address}"
+        return f"{host}:{port or self._net.free_port()}"
+
+    def take_socket(self, transport: asyncio.Transport) -> socket.socket:
+        """No sockets here."""
+        raise AssertionError("a blocking socket in the simulated world")
+
+    def connect_blocking(self, address: str, timeout_s: float) -> NoReturn:
+        """No sockets here."""
+        raise AssertionError("a blocking socket in the simulated world")
