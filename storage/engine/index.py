@@ -7,6 +7,8 @@ is visible at once and may be lost by a crash, but never when a later durable on
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 
@@ -56,3 +58,36 @@ class Index(Protocol):
     def close(self) -> None:
         """Flush and close."""
         ...
+
+
+Overlay = dict[bytes, bytes | None]
+"""Changes that are visible but not in the store below yet: the newest of each key, None for deleted."""
+
+
+def merge_page(
+    below: Iterable[tuple[bytes, bytes]], overlay: Overlay, limit: int, *, reverse: bool
+) -> list[tuple[bytes, bytes]]:
+    """A page of ordered records ``below`` with an overlay on top (keys of the same range only)."""
+    above = sorted(overlay, reverse=reverse)
+    return list(islice(_merged(iter(below), overlay, above, reverse=reverse), limit))
+
+
+def _merged(
+    below: Iterator[tuple[bytes, bytes]], overlay: Overlay, above: list[bytes], *, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    position = 0
+    for key, value in below:
+        while position < len(above) and ((above[position] > key) if reverse else (above[position] < key)):
+            yield from _present(above[position], overlay)
+            position += 1
+        if position < len(above) and above[position] == key:
+            continue  # the next round yields the newer value, or none if it is deleted
+        yield key, value
+    for key in above[position:]:
+        yield from _present(key, overlay)
+
+
+def _present(key: bytes, overlay: Overlay) -> Iterator[tuple[bytes, bytes]]:
+    value = overlay[key]
+    if value is not None:
+        yield key, value

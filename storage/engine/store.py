@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fs3.errors import InvalidRequest
 from fs3.ids import ChainVersion, ChunkId, ClientSessionId, Epoch, InodeId, TargetId
 from fs3.wire.chunk import Identity, VersionInfo
 
+from .core import StoreCore, data_directory
+from .format import HEADER_KEY, Header, committed_key, pack_header
+from .index import Batch, Index
+from .ledger import Ledger
+from .listing import file_extent, info_of, list_chunks, state_of
+from .reading import ChunkReader
+from .recover import Recovery, read_header
+from .staging import Stager
 from .versions import (
     ChunkState,
     DedupRecord,
@@ -42,7 +51,25 @@ class ChunkStore:
 
         Raises InvalidRequest if there is a store already, DiskFailed.
         """
-        raise NotImplementedError
+        disk = parts.disk
+        if disk.exists(data_directory(directory)):
+            index = _open_index(directory, parts)
+            try:
+                if index.get(HEADER_KEY) is not None:
+                    raise InvalidRequest(f"there is a chunk store in {directory} already")
+            finally:
+                index.close()
+                disk.unlock(_lock_path(directory))
+        disk.make_directory(data_directory(directory))
+        index = _open_index(directory, parts)
+        try:
+            batch = Batch()
+            batch.put(HEADER_KEY, pack_header(Header(store_id, target, settings.file_bytes)))
+            index.apply(batch, durable=True)  # last: without a header there is no store
+        finally:
+            index.close()
+            disk.unlock(_lock_path(directory))
+        return cls.open(directory, target, parts, settings)
 
     @classmethod
     def open(
@@ -54,24 +81,65 @@ class ChunkStore:
         CorruptData (a record fails its sum, two versions claim one block, a data file is too short),
         DiskFailed.
         """
-        raise NotImplementedError
+        if not parts.disk.exists(data_directory(directory)):
+            raise InvalidRequest(f"there is no chunk store in {directory}")
+        index = _open_index(directory, parts)
+        core: StoreCore | None = None
+        try:
+            header = read_header(index, directory, target)
+            core = StoreCore(directory, header, index, parts, settings)
+            Recovery(core, index, parts.clock.boot_s()).run()
+        except BaseException:
+            index.close()
+            if core is not None:
+                core.close_files()
+            parts.disk.unlock(_lock_path(directory))
+            raise
+        return cls(core)
 
-    store_id: int
-    target: TargetId
+    def __init__(self, core: StoreCore) -> None:
+        """Use ``create`` or ``open``."""
+        self._core = core
+        self._stager = Stager(core)
+        self._reader = ChunkReader(core)
+        self._ledger = Ledger(core)
+        self._closed = False
+
+    @property
+    def store_id(self) -> int:
+        """Given at ``create``: tells this store from one that took its place."""
+        return self._core.store_id
+
+    @property
+    def target(self) -> TargetId:
+        """Whose store it is."""
+        return self._core.target
 
     def close(self) -> None:
         """Write what waits (commit marks), close files and index. Read handles must have been released."""
-        raise NotImplementedError
+        if self._closed:
+            return
+        self._closed = True
+        core = self._core
+        try:
+            with core.writer:
+                core.index.close()
+        finally:
+            core.close_files()
+            core.disk.unlock(_lock_path(core.directory))
 
     # -- versions
 
     def versions(self, chunk: ChunkId) -> ChunkState:
         """What is known of a chunk; from memory if it is hot."""
-        raise NotImplementedError
+        with self._core.lock:
+            entry = self._core.entry(chunk)
+            return state_of(entry.committed, entry.pending)
 
     def pendings(self) -> list[tuple[ChunkId, PendingInfo]]:
         """Every pending version, in chunk order; from memory."""
-        raise NotImplementedError
+        with self._core.lock:
+            return [(chunk, info_of(pending)) for chunk, pending in sorted(self._core.pending.items())]
 
     def stage(self, items: Sequence[StageItem], *, cluster_ms: int = 0) -> list[StageOutcome]:
         """Durable. Make each update the pending version of its chunk: bytes, pending record, dedup record.
@@ -80,25 +148,41 @@ class ChunkStore:
         a pending version of another identity is replaced; one of the same identity is answered as it is.
         ``cluster_ms`` (cluster time) is kept with tombstones. Raises DiskFailed only.
         """
-        raise NotImplementedError
+        return self._stager.stage(items, cluster_ms)
 
     def commit(self, chunk: ChunkId, identity: Identity) -> bool:
         """Make the pending version of this identity the committed one: visible at once, on the disk before
         (or with) the next stage. True also if it was committed before; False: it is neither.
         """
-        raise NotImplementedError
+        return self._stager.commit(chunk, identity)
 
     def drop_pendings(self) -> None:
         """Durable. Drop every pending version and the whole dedup table, in one transaction (design 4.6)."""
-        raise NotImplementedError
+        with self._core.writer:
+            batch = Batch()
+            self._ledger.drop_dedup(batch)
+            self._stager.drop_pendings(batch)
 
     def flush(self) -> None:
         """Durable. Write commit marks that wait."""
-        raise NotImplementedError
+        with self._core.writer:
+            self._core.apply(Batch())
 
     def drop_tombstones(self, chunks: Sequence[tuple[ChunkId, Identity]]) -> None:
         """Durable. Forget removed chunks that still have this identity (others are left alone)."""
-        raise NotImplementedError
+        core = self._core
+        with core.writer:
+            found = self._stager.tombstones(chunks)
+            if not found:
+                return
+            batch = Batch()
+            for chunk, _, _ in found:
+                batch.delete(committed_key(chunk))
+            self._ledger.drop_tombstones(found, batch)
+            core.apply(batch)
+            with core.lock:
+                for chunk, _, _ in found:
+                    core.cache.drop(chunk)
 
     # -- reading
 
@@ -111,7 +195,7 @@ class ChunkStore:
         verified the first time: that may wait for the disk. Raises Busy (that identity is neither committed
         nor pending any more), CorruptData (bad sum or unreadable), DiskFailed.
         """
-        raise NotImplementedError
+        return self._reader.read(chunk, identity, offset_bytes, length_bytes)
 
     def read_into(
         self,
@@ -125,11 +209,11 @@ class ChunkStore:
         """Read ``len(buffer)`` bytes into ``buffer``. None: the bytes are not in the page cache and ``wait``
         is false (ask again with ``wait=True`` from a thread that may block). Errors as ``read``.
         """
-        raise NotImplementedError
+        return self._reader.read_into(chunk, identity, offset_bytes, buffer, wait=wait)
 
     def verify_chunk(self, chunk: ChunkId) -> list[int]:
         """Read a chunk's versions and return the numbers of the 64 KiB blocks that fail (scrub). Waits."""
-        raise NotImplementedError
+        return self._reader.verify_chunk(chunk)
 
     def repair(self, chunk: ChunkId, version: VersionInfo, payload: memoryview) -> bool:
         """Durable. Give the committed version new bytes, fetched from the chain and verified by the caller.
@@ -137,97 +221,122 @@ class ChunkStore:
         ``version`` has the identity that is repaired; its sums replace the stored ones. False: that identity
         is not the committed one (any more), or a pending version shares its block: try later.
         """
-        raise NotImplementedError
+        return self._stager.repair(chunk, version, payload)
 
     # -- exactly once, epochs, sessions
 
     def dedup(self, session: ClientSessionId, channel: int) -> DedupRecord | None:
         """The record of a channel."""
-        raise NotImplementedError
+        return self._ledger.dedup(session, channel)
 
     def dedup_records(
         self, after: tuple[ClientSessionId, int] | None = None, limit: int = 256
     ) -> list[DedupRecord]:
         """A page of the table in order of (session, channel)."""
-        raise NotImplementedError
+        return self._ledger.dedup_records(after, limit)
 
     def merge_dedup(self, records: Sequence[DedupRecord]) -> None:
         """Durable. Take records over from a resync source; the greater sequence of a channel wins."""
-        raise NotImplementedError
+        self._ledger.merge_dedup(records)
 
     def epoch(self, inode: InodeId) -> Epoch:
         """The file's epoch here; 0 if none was set."""
-        raise NotImplementedError
+        return self._ledger.epoch(inode)
 
     def set_epochs(self, records: Sequence[EpochRecord]) -> None:
         """Durable. Raise epochs; a lower one than present is ignored."""
-        raise NotImplementedError
+        self._ledger.set_epochs(records)
 
     def epochs(self, after: InodeId | None = None, limit: int = 1024) -> list[EpochRecord]:
         """A page of the epochs in order of inode."""
-        raise NotImplementedError
+        return self._ledger.epochs(after, limit)
 
     def drop_epochs(self, records: Sequence[EpochRecord]) -> None:
         """Durable. Forget epochs that are still exactly these."""
-        raise NotImplementedError
+        self._ledger.drop_epochs(records)
 
     def session_ended(self, session: ClientSessionId) -> bool:
         """Whether the end of this client session was recorded."""
-        raise NotImplementedError
+        return self._ledger.session_ended(session)
 
     def end_sessions(self, sessions: Sequence[ClientSessionId], *, cluster_ms: int) -> None:
         """Durable. Record that client sessions are over, and forget their dedup records."""
-        raise NotImplementedError
+        self._ledger.end_sessions(sessions, cluster_ms)
 
     def ended_sessions(
         self, after: ClientSessionId | None = None, limit: int = 1024
     ) -> list[tuple[ClientSessionId, int]]:
         """A page of (session, cluster time of its end in ms)."""
-        raise NotImplementedError
+        return self._ledger.ended_sessions(after, limit)
 
     def drop_sessions(self, sessions: Sequence[ClientSessionId]) -> None:
         """Durable. Forget that these ended (their retention is over)."""
-        raise NotImplementedError
+        self._ledger.drop_sessions(sessions)
 
     # -- listing and counters
 
     def list_chunks(
         self, after: ChunkId | None = None, limit: int = 1024, *, inode: InodeId | None = None
     ) -> list[tuple[ChunkId, ChunkState]]:
-        """A page of all chunks (tombstones too) behind ``after``, in order; only those of ``inode`` if given."""
-        raise NotImplementedError
+        """A page of all chunks (tombstones too) behind ``after``, in order; or those of ``inode``."""
+        return list_chunks(self._core, after, limit, inode)
 
     def file_extent(self, inode: InodeId) -> FileExtent:
         """The last chunk of a file that has bytes here, committed and pending."""
-        raise NotImplementedError
+        return file_extent(self._core, inode)
 
     @property
     def change(self) -> int:
         """Change sequence: grows with each stage, commit and removal; never goes back, also over a crash."""
-        raise NotImplementedError
+        return self._core.counters.change
 
     @property
     def number_floor(self) -> int:
         """A chunk without a record gets numbers above this one (tombstones were dropped; design 4.9)."""
-        raise NotImplementedError
+        return self._core.counters.number_floor
 
     @property
     def dropped_change(self) -> int:
         """Highest change sequence among the dropped tombstones (design 4.9)."""
-        raise NotImplementedError
+        return self._core.counters.dropped_change
 
     def raise_floor(self, number_floor: int, dropped_change: int = 0) -> None:
         """Durable. Take the maximum with a resync source's counters."""
-        raise NotImplementedError
+        self._ledger.raise_floor(number_floor, dropped_change)
 
     def note_chain_version(self, version: ChainVersion) -> int:
         """Durable. Note the change sequence at which this chain version was adopted (first call counts)."""
-        raise NotImplementedError
+        return self._ledger.note_chain_version(version)
 
     def chain_version_note(self, version: ChainVersion) -> int | None:
         """The change sequence noted for a chain version; None: compare in full."""
-        raise NotImplementedError
+        return self._ledger.chain_version_note(version)
 
     def space(self) -> SpaceInfo:
         """Bytes used and left."""
-        raise NotImplementedError
+        core = self._core
+        capacity_bytes = core.capacity_bytes()
+        with core.lock:
+            allocator = core.allocator
+            return SpaceInfo(
+                capacity_bytes=capacity_bytes,
+                prepared_bytes=allocator.prepared_bytes,
+                used_bytes=allocator.used_bytes,
+                resting_bytes=allocator.resting_bytes,
+                chunk_count=core.chunk_count,
+            )
+
+
+def _lock_path(directory: str) -> str:
+    return f"{directory}/lock"
+
+
+def _open_index(directory: str, parts: EngineParts) -> Index:
+    """Open the index under the store's lock: two users of it would destroy each other's blocks."""
+    if not parts.disk.lock(_lock_path(directory)):
+        raise InvalidRequest(f"the chunk store in {directory} is open elsewhere")
+    try:
+        return parts.open_index(f"{directory}/index")
+    except BaseException:
+        parts.disk.unlock(_lock_path(directory))
+        raise

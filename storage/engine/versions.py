@@ -92,7 +92,8 @@ class StageItem:
     """True at the head only: refused with ENOSPC if it makes a new chunk on a store that is nearly full.
     A forwarded update may use the rest (design 4.7)."""
     replaces: Identity | None = None
-    """The committed version whose place a REPLACE may take although its number is not higher (design 4.6)."""
+    """The committed version whose place a REPLACE may take although its number is not higher (design 4.6).
+    If it names the update's own identity, and that is pending, the pending bytes are written anew."""
 
 
 @dataclass(frozen=True, slots=True)
