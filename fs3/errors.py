@@ -9,7 +9,7 @@
      │   ├─ DeadlineExceeded      103   … if the caller's own deadline allows it
      │   ├─ TransactionConflict   104   run the transaction's body again
      │   └─ TransactionTooOld     105   run the transaction's body again at a new read version
-     ├─ MaybeApplied              110   again *only* under the same identity (slot, channel): it may have happened
+     ├─ MaybeApplied              110   again *only* under the same identity (slot, channel): it may be done
      ├─ StaleRouting              120   fetch routing, then again
      ├─ StaleFile                 130   re-read the inode (epoch or layout changed), then again, or ESTALE
      ├─ CapabilityExpired         131   renew or present the capability, then again
@@ -90,7 +90,7 @@ class StaleRouting(Fs3Error):
 
 
 class StaleFile(Fs3Error):
-    """The request names an older epoch or another layout of the file than the server knows (design 3.9, 4.9)."""
+    """The request names an older epoch or another layout of the file than is known (design 3.9, 4.9)."""
 
     code = 130
 

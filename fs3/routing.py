@@ -1,7 +1,8 @@
 """Routing: which nodes, targets, chains and chain tables there are, as an immutable picture with a version.
 
 mgmtd makes it, persists what must outlive it, and pushes it (design 2.5); servers and clients only read
-it. A ``RoutingInfo`` is never changed: a newer one takes its place. ``apply_delta`` and the queries below are pure.
+it. A ``RoutingInfo`` is never changed: a newer one takes its place. ``apply_delta`` and the queries below are
+pure.
 
 A chain's record is persisted before it is published, so it may be taken from anybody (design 2.2).
 """
@@ -24,6 +25,8 @@ from .ids import (
 
 
 class NodeKind(enum.IntEnum):
+    """What a node does."""
+
     MGMTD = 1
     META = 2
     STORAGE = 3

@@ -66,7 +66,7 @@ class TaskScope:
             self._on_failure(task.get_name(), error)
 
     async def aclose(self) -> None:
-        """Cancel every task and wait for it, at most ``CLOSE_TIMEOUT_S``; then RuntimeError names the rest."""
+        """Cancel every task and wait for it, at most ``CLOSE_TIMEOUT_S``; then RuntimeError names them."""
         self._closed = True
         running = list(self._tasks)
         for task in running:
@@ -86,6 +86,6 @@ class Worker(Protocol):
     async def work_once(self) -> float:
         """Do one unit; returns the seconds to wait before the next (0: there is more to do now).
 
-        A ``Retryable`` error is counted and the unit tried again after ``retry_s``; any other ends the daemon.
+        A ``Retryable`` error is counted and the unit tried again after ``retry_s``; others end the daemon.
         """
         ...

@@ -24,6 +24,8 @@ LIST_LIMIT_MAX = 4096
 
 
 class InodeKind(enum.IntEnum):
+    """What an inode is; never changes."""
+
     FILE = 1
     DIRECTORY = 2
     SYMLINK = 3
@@ -150,6 +152,8 @@ class ListRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One name in a directory."""
+
     name: bytes
     inode: InodeId
     kind: InodeKind
@@ -178,6 +182,8 @@ class StatFsResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
 
 
 class OpenMode(enum.IntFlag):
+    """What the opener may do with the content."""
+
     READ = 1
     WRITE = 2
 
@@ -292,6 +298,8 @@ class MkdirsRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class RemoveKind(enum.IntEnum):
+    """What may be removed; anything else is refused."""
+
     ANY = 0
     FILE = 1
     """unlink: IsADirectory for a directory."""
@@ -314,6 +322,8 @@ class RemoveResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
 
 
 class RenameFlags(enum.IntFlag):
+    """The flags of renameat2(2)."""
+
     NONE = 0
     NOREPLACE = 1
     EXCHANGE = 2

@@ -99,6 +99,8 @@ class StatusRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A node as the primary sees it."""
+
     node: NodeId
     kind: NodeKind
     generation: Generation

@@ -57,7 +57,7 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class ReadResult(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to one item. The payload of its part carries ``length_bytes`` bytes for it, in item order."""
+    """The answer to one item. The payload of its part carries ``length_bytes`` bytes of it, in order."""
 
     code: int = 0
     """0, or the code of an error of ``fs3.errors`` (then no bytes)."""
@@ -116,7 +116,7 @@ class UpdateResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     identity: Identity
     length_bytes: int
     content_sum: int
-    """CRC32C over the packed sums of the whole chunk: equal at every member, or somebody's bytes are wrong."""
+    """CRC32C over the packed sums of the whole chunk: equal at every member, or some bytes are wrong."""
 
 
 class QueryVersionRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -157,7 +157,7 @@ class CutRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     epoch: Epoch
     first_removed: int
     boundary_length_bytes: int = -1
-    """Length that chunk ``first_removed - 1`` is cut to, if this chain has it and it is longer; -1: leave it."""
+    """Length that chunk ``first_removed - 1`` is cut to, if this chain has it and it is longer; -1: not."""
     max_count: int = 256
     chunk_size_bytes: int = CHUNK_BYTES_MAX
 
@@ -168,7 +168,7 @@ class CutResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class QueryLengthRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Where the written bytes of a file end on one chain. To the head, which rolls its pendings forward first."""
+    """Where the written bytes of a file end on one chain. The head rolls its pendings forward first."""
 
     chain: ChainId
     chain_version: ChainVersion
@@ -200,6 +200,8 @@ class SpaceRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TargetSpace(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a target has and uses; bytes of blocks, not of files."""
+
     target: TargetId
     chain: ChainId
     capacity_bytes: int
