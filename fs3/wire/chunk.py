@@ -63,7 +63,7 @@ class Update(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     length_bytes: int = 0
     """WRITE, REPLACE: payload length. TRUNCATE: the new length."""
     sums: tuple[int, ...] = ()
-    """CRC32C of the payload, cut at multiples of SUM_BLOCK_BYTES *of the chunk* (first and last may be short)."""
+    """CRC32C of the payload, cut at multiples of SUM_BLOCK_BYTES *of the chunk* (the ends may be short)."""
     epoch: Epoch = Epoch(0)
     """The file's epoch that the writer knew; only the head checks it (design 4.9)."""
     chunk_size_bytes: int = 0
