@@ -6,6 +6,7 @@ one row. Exit codes: 0 done; 1 the operation failed; 2 wrong usage; daemons have
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from typing import NamedTuple
@@ -57,6 +58,17 @@ class TableGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command), (cmd_name, row.target, type(command))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown name is answered with the nearest known one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self._rows, n=1)
+            error.message += f" Did you mean {near[0]!r}?" if near else ""
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table: nothing is imported for it."""

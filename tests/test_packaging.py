@@ -75,7 +75,7 @@ def test_what_a_wheel_holds(tmp_path: Path) -> None:
     modules = {name for name in names if name.endswith(".py")}
     expected = {
         f"{package.replace('.', '/')}/{path.name}"
-        for package in packages_of_the_tree()
+        for package in SETUPTOOLS["packages"]
         for path in _folder_of(package).glob("*.py")
     }
     assert modules == expected
