@@ -16,7 +16,7 @@ from crc32c import crc32c
 from fs3.errors import CorruptData
 from fs3.wire.chunk import SUM_BLOCK_BYTES, Update
 
-from ..disk import SECTOR_BYTES, DiskFile
+from ..disk import SECTOR_BYTES, DiskFile, Write
 from .format import StoredVersion
 from .plan import Plan, Source
 
@@ -38,6 +38,7 @@ class Composer:
 
     def __init__(self) -> None:
         self._piece = memoryview(mmap.mmap(-1, _PIECE_BYTES))  # page-aligned: written without a copy
+        self._later: list[Write] = []
         self._old = memoryview(mmap.mmap(-1, SUM_BLOCK_BYTES))
 
     def compose(
@@ -48,7 +49,7 @@ class Composer:
         base: tuple[StoredVersion, Place] | None,
         dest: Place | None,
     ) -> tuple[int, ...]:
-        """Write ``plan`` to ``dest`` and return the sums of the whole content.
+        """Write ``plan`` to ``dest`` and return the sums of the whole content; see ``take_writes``.
 
         ``base`` is given if any segment comes from it. Raises CorruptData (base bytes fail their sum or
         cannot be read; what was written is in nobody's way), DiskFailed.
@@ -68,7 +69,7 @@ class Composer:
         """The payload as it is, its ragged end through a piece of whole sectors."""
         whole_bytes = len(payload) // SECTOR_BYTES * SECTOR_BYTES
         if whole_bytes:
-            dest.file.pwrite(payload[:whole_bytes], dest.offset_bytes + start)
+            self._later.append(Write(dest.file, payload[:whole_bytes], dest.offset_bytes + start))
         rest_bytes = len(payload) - whole_bytes
         if rest_bytes:
             self._piece[:rest_bytes] = payload[whole_bytes:]
@@ -76,8 +77,13 @@ class Composer:
             dest.file.pwrite(self._piece[:SECTOR_BYTES], dest.offset_bytes + start + whole_bytes)
 
     def write(self, dest: Place, payload: memoryview) -> None:
-        """Write a whole content as it is. Raises DiskFailed."""
+        """Write a whole content as it is (``take_writes``). Raises DiskFailed."""
         self._place_payload(dest, 0, payload)
+
+    def take_writes(self) -> list[Write]:
+        """Writes that remain to be done, of payloads as they are: all of a batch can then go at once."""
+        later, self._later = self._later, []
+        return later
 
     def _prefix_sums(self, length_bytes: int, base: tuple[StoredVersion, Place] | None) -> tuple[int, ...]:
         assert base is not None, length_bytes

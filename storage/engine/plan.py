@@ -125,7 +125,8 @@ def _check(update: Update, payload_bytes: int) -> None:
         raise InvalidRequest(
             f"{update.kind.name} of {update.length_bytes} bytes with a payload of {payload_bytes}"
         )
-    if carries and len(update.sums) != len(sum_pieces(update.offset_bytes, update.length_bytes)):
+    wanted_sums = -(-end // SUM_BLOCK_BYTES) - update.offset_bytes // SUM_BLOCK_BYTES if payload_bytes else 0
+    if carries and len(update.sums) != wanted_sums:
         raise InvalidRequest(
             f"{update.kind.name} of {update.length_bytes} bytes with {len(update.sums)} sums"
         )

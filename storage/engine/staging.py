@@ -87,6 +87,7 @@ class Stager:
         prepared = [result for result in results if isinstance(result, _Prepared)]
         if not prepared:
             return [result for result in results if isinstance(result, StageOutcome)]
+        core.disk.write_all(core.composer.take_writes())
         files = {result.file.path: result.file for result in prepared if result.file is not None}
         for file in files.values():
             file.sync()
@@ -288,6 +289,7 @@ class Stager:
             block = core.take(class_for(len(payload)))
             place: Place = core.place(block)
             core.composer.write(place, payload)
+            core.disk.write_all(core.composer.take_writes())
             place.file.sync()
             stored = StoredVersion(version, block, len(payload), old.change)
             batch, key = Batch(), committed_key(chunk)

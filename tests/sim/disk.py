@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import errno
 import os.path
+from collections.abc import Sequence
 
 from fs3.errors import CorruptData, fs_error
 from fs3.rng import Rng
-from fs3.storage.disk import DiskFailed, DiskFile, DiskSpace
+from fs3.storage.disk import DiskFailed, DiskFile, DiskSpace, Write
 
 SECTOR_BYTES = 512
 
@@ -252,6 +253,10 @@ class SimDisk:
         if path not in self._names:
             raise FileNotFoundError(path)
         return SimFile(self, path, self._names[path])
+
+    def write_all(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            write.file.pwrite(write.data, write.offset_bytes)
 
     def exists(self, path: str) -> bool:
         return path in self._names or path in self._directories
