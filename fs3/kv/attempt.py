@@ -59,7 +59,7 @@ class AttemptHost(Protocol):
         """The newest version. Unavailable when there is no store."""
         ...
 
-    async def commit(self, request: CommitRequest) -> bytes:
+    async def commit(self, request: CommitRequest, size_bytes: int) -> bytes:
         """Commit and return the stamp; raises what ``Transaction.commit`` does."""
         ...
 
@@ -247,8 +247,8 @@ class Attempt:
             self._write_ranges,
         )
         self.cancel()  # no snapshot is held while the commit is waited for
-        check_size(self._host.limits, request)
-        return await self._host.commit(request)
+        size_bytes = check_size(self._host.limits, request)
+        return await self._host.commit(request, size_bytes)
 
     def cancel(self) -> None:
         self._done = True

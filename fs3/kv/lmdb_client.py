@@ -99,10 +99,10 @@ class LmdbKv:
         if self._snapshots:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
-    async def commit(self, request: CommitRequest) -> bytes:
+    async def commit(self, request: CommitRequest, size_bytes: int) -> bytes:
         """For attempts."""
         self._check_usable()
-        return await self._link.commit(request)
+        return await self._link.commit(request, size_bytes)
 
     async def watch(self, key: bytes, seen: bytes | None) -> Awaitable[None]:
         self._check_usable()

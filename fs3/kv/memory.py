@@ -193,7 +193,7 @@ class MemoryKv:
         self._faults.at_read()
         return MemorySnapshot(self._store)
 
-    async def commit(self, request: CommitRequest) -> bytes:
+    async def commit(self, request: CommitRequest, _size_bytes: int) -> bytes:
         """For attempts."""
         self._check_open()
         await self._faults.before_commit()

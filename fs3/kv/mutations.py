@@ -72,12 +72,16 @@ class CommitRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def size_bytes(self) -> int:
         """What ``KvLimits.transaction_bytes`` bounds: keys and values written plus both ends of conflicts."""
-        items = len(self.mutations) + len(self.read_keys) + len(self.write_keys)
-        items += len(self.read_ranges) + len(self.write_ranges)
-        size = items * ITEM_OVERHEAD_BYTES + sum(len(key) + len(value) for _, key, value in self.mutations)
-        size += sum(2 * len(key) for key in self.read_keys) + sum(2 * len(key) for key in self.write_keys)
-        size += sum(len(begin) + len(end) for begin, end in self.read_ranges)
-        return size + sum(len(begin) + len(end) for begin, end in self.write_ranges)
+        size = 0
+        for _, key, value in self.mutations:
+            size += len(key) + len(value) + ITEM_OVERHEAD_BYTES
+        for keys in (self.read_keys, self.write_keys):
+            for key in keys:
+                size += 2 * len(key) + ITEM_OVERHEAD_BYTES
+        for ranges in (self.read_ranges, self.write_ranges):
+            for begin, end in ranges:
+                size += len(begin) + len(end) + ITEM_OVERHEAD_BYTES
+        return size
 
 
 def versionstamp(version: int, order: int) -> bytes:
@@ -150,31 +154,50 @@ def check_range(limits: KvLimits, begin: bytes, end: bytes) -> None:
         raise InvalidRequest(f"range bound longer than {limits.key_bytes + 1} bytes")
 
 
-def check_size(limits: KvLimits, request: CommitRequest) -> None:
-    """InvalidRequest if the transaction is too large."""
+def check_size(limits: KvLimits, request: CommitRequest) -> int:
+    """Size of the transaction, bytes; InvalidRequest if it is too large."""
     size = request.size_bytes()
     if size > limits.transaction_bytes:
         raise InvalidRequest(f"transaction of {size} bytes; at most {limits.transaction_bytes} are allowed")
+    return size
 
 
 def check_request(limits: KvLimits, request: CommitRequest) -> None:
-    """What a committer must check in a request before it believes it; InvalidRequest says what."""
-    check_size(limits, request)
+    """What a committer must check in a request before it believes it; InvalidRequest says what.
+
+    On the path of every commit: what is right passes inline, what looks wrong goes to the function that
+    says why.
+    """
+    key_max, value_max = limits.key_bytes, limits.value_bytes
+    size = 0
     for keys in (request.read_keys, request.write_keys):
         for key in keys:
-            check_key(limits, key)
+            length = len(key)
+            if not 0 < length <= key_max or key >= USER_KEYS_END:
+                check_key(limits, key)
+            size += 2 * length + ITEM_OVERHEAD_BYTES
     for ranges in (request.read_ranges, request.write_ranges):
         for begin, end in ranges:
             check_range(limits, begin, end)
+            size += len(begin) + len(end) + ITEM_OVERHEAD_BYTES
     for kind, key, value in request.mutations:
-        if kind == Kind.CLEAR_RANGE:
-            check_range(limits, key, value)
-        elif kind == Kind.STAMPED_KEY:
-            check_key(limits, fill_stamp(key, bytes(STAMP_BYTES)))
-            check_value(limits, value)
-        else:
-            check_key(limits, key)
-            stamped = kind == Kind.STAMPED_VALUE
-            check_value(limits, fill_stamp(value, bytes(STAMP_BYTES)) if stamped else value)
-            if not Kind.SET <= kind <= Kind.STAMPED_VALUE:
-                raise InvalidRequest(f"unknown kind of mutation {kind}")
+        length = len(key)
+        if kind > Kind.CLEAR or not 0 < length <= key_max or key >= USER_KEYS_END or len(value) > value_max:
+            _check_mutation(limits, kind, key, value)
+        size += length + len(value) + ITEM_OVERHEAD_BYTES
+    if size > limits.transaction_bytes:
+        check_size(limits, request)
+
+
+def _check_mutation(limits: KvLimits, kind: int, key: bytes, value: bytes) -> None:
+    if not Kind.SET <= kind <= Kind.STAMPED_VALUE:
+        raise InvalidRequest(f"unknown kind of mutation {kind}")
+    if kind == Kind.CLEAR_RANGE:
+        check_range(limits, key, value)
+    elif kind == Kind.STAMPED_KEY:
+        check_key(limits, fill_stamp(key, bytes(STAMP_BYTES)))
+        check_value(limits, value)
+    else:
+        check_key(limits, key)
+        stamped = kind == Kind.STAMPED_VALUE
+        check_value(limits, fill_stamp(value, bytes(STAMP_BYTES)) if stamped else value)

@@ -58,6 +58,13 @@ WATCHES_MAX = 20_000
 """Over all connections."""
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 """Commits of one LMDB transaction: what is more goes into the next one."""
+GATHER_FROM_S = 0.004
+"""When a batch takes this long, the next one is worth waiting for …"""
+GATHER_SHARE = 0.4
+"""… for up to this share of the time that the last one took,"""
+GATHER_GOAL = 0.9
+"""until this share of those that were under way has come back. Otherwise clients split into two halves that
+take turns, and each sync serves one half."""
 ANSWERS_HELD_MAX_BYTES = 1024 * 1024
 """Answers that a client does not take; beyond this nothing more is read from it."""
 HOUSEKEEPING_S = 1.0
@@ -117,8 +124,11 @@ class Owner:
         self._timer: asyncio.TimerHandle | None = None
         self._connections: dict[int, _Connection] = {}
         self._connections_made = 0
-        self._waiting: list[tuple[_Connection, Commit]] = []
-        self._round_is_due = False
+        self._waiting: list[tuple[_Connection, Commit, int]] = []  # with its share of its frame, bytes
+        self._round: asyncio.Handle | None = None
+        self._last_batch_s = 0.0
+        self._last_batch_commits = 0
+        self._gather_goal = 0
         self._failed = False
         self._watches = WatchTable(WATCHES_MAX)
         self._store: StoreWriter
@@ -174,6 +184,8 @@ class Owner:
             self._timer.cancel()
         if self._server is not None:
             self._server.close()
+            if self._round is not None:
+                self._round.cancel()
             self._commit_waiting()
             for connection in list(self._connections.values()):
                 connection.close()
@@ -241,33 +253,46 @@ class Owner:
         """Drop a watch."""
         self._watches.drop((connection, request.id))
 
-    def submit(self, connection: _Connection, commit: Commit) -> None:
-        """Take a commit into the round that is being gathered."""
-        self._waiting.append((connection, commit))
-        if not self._round_is_due:
-            self._round_is_due = True
+    def submit(self, connection: _Connection, commit: Commit, size_bytes: int) -> None:
+        """Take a commit into the round that is being gathered; ``size_bytes``: about what came for it."""
+        self._waiting.append((connection, commit, size_bytes))
+        if self._round is None:
             # After this pass of the loop every socket that was readable has been read.
-            asyncio.get_running_loop().call_soon(self._commit_waiting)
+            self._round = asyncio.get_running_loop().call_soon(self._consider_round)
+        elif self._gather_goal and len(self._waiting) >= self._gather_goal:
+            self._round.cancel()
+            self._commit_waiting()
 
     # ---- commits
 
+    def _consider_round(self) -> None:
+        """Commit what waits, or wait a little for the clients of the last batch to come back."""
+        patience_s = self._last_batch_s * GATHER_SHARE if self._last_batch_s >= GATHER_FROM_S else 0.0
+        goal = int((len(self._waiting) + self._last_batch_commits) * GATHER_GOAL)
+        if not patience_s or len(self._waiting) >= goal:
+            self._commit_waiting()
+            return
+        self._gather_goal = goal
+        self._round = asyncio.get_running_loop().call_later(patience_s, self._commit_waiting)
+
     def _commit_waiting(self) -> None:
-        self._round_is_due = False
+        self._round = None
+        self._gather_goal = 0
         while self._waiting and not self._failed:
-            count = size_bytes = 0
-            for _, commit in self._waiting[:BATCH_COMMITS_MAX]:
-                size_bytes += commit.request.size_bytes()
-                if count and size_bytes > BATCH_BYTES_MAX:
+            count = batch_bytes = 0
+            for _, _, size_bytes in self._waiting[:BATCH_COMMITS_MAX]:
+                batch_bytes += size_bytes
+                if count and batch_bytes > BATCH_BYTES_MAX:
                     break
                 count += 1
             batch, self._waiting = self._waiting[:count], self._waiting[count:]
             self._commit(batch)
 
-    def _commit(self, batch: list[tuple[_Connection, Commit]]) -> None:
+    def _commit(self, batch: list[tuple[_Connection, Commit, int]]) -> None:
         start_s = self._clock.boot_s()
-        decisions, stored = self._decide([commit.request for _, commit in batch], start_s)
+        decisions, stored = self._decide([commit.request for _, commit, _ in batch], start_s)
         touched: dict[_Connection, None] = {}  # in order of their first answer
-        for (connection, commit), decision in zip(batch, decisions, strict=True):
+        for (connection, commit, _), decision in zip(batch, decisions, strict=True):
             connection.tell(Answer(commit.id, decision.verdict, decision.stamp, decision.message))
             touched[connection] = None
         if stored is not None:
@@ -278,7 +303,9 @@ class Owner:
                 touched[watcher] = None
         for connection in touched:
             connection.flush()
-        self._count(decisions, self._clock.boot_s() - start_s, stored is not None)
+        self._last_batch_s = self._clock.boot_s() - start_s
+        self._last_batch_commits = len(batch)
+        self._count(decisions, self._last_batch_s, stored is not None)
 
     def _decide(
         self, requests: list[CommitRequest], now_s: float
@@ -369,15 +396,16 @@ class _Connection(asyncio.Protocol):
             return
         try:
             for body in self._frames.feed(data):
-                for message in decode_to_owner(body):
-                    self._take(message)
+                messages = decode_to_owner(body)
+                for message in messages:
+                    self._take(message, len(body) // len(messages))
         except (InvalidRequest, msgspec.DecodeError):
             self._owner.stats.bad_frames += 1
             self._transport.abort()
             return
         self.flush()
 
-    def _take(self, message: ToOwner) -> None:
+    def _take(self, message: ToOwner, size_bytes: int) -> None:
         if not self._greeted:
             if not isinstance(message, Hello):
                 raise InvalidRequest("the first message is Hello")
@@ -389,7 +417,7 @@ class _Connection(asyncio.Protocol):
             return
         match message:
             case Commit():
-                self._owner.submit(self, message)
+                self._owner.submit(self, message, size_bytes)
             case Watch():
                 self.tell(self._owner.watch(self._number, message))
             case Unwatch():

@@ -118,14 +118,14 @@ class OwnerLink:
         self._timer: asyncio.TimerHandle | None = None
         self._frames = FrameReader()
 
-    async def commit(self, request: CommitRequest) -> bytes:
+    async def commit(self, request: CommitRequest, size_bytes: int) -> bytes:
         """The stamp; raises what ``Transaction.commit`` raises."""
         self.stats.commits += 1
         self._connect()
         if len(self._waiting) >= COMMITS_MAX or len(self._unsent) >= UNSENT_MAX_BYTES:
             raise Busy(f"{len(self._waiting)} commits wait for the owner")
         number = self._next_id()
-        return await self._ask(number, Commit(number, request), request.size_bytes())
+        return await self._ask(number, Commit(number, request), size_bytes)
 
     async def watch(self, key: bytes, seen: bytes | None) -> Awaitable[None]:
         """See ``Kv.watch``."""
