@@ -1,0 +1,143 @@
+"""What is under way for one chunk: who waits for it, what is being staged, what is pending. PURE.
+
+The values that ``replica.py`` moves about; the rules are there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from fs3.errors import Busy
+from fs3.ids import HEAD_SESSION, ChunkId
+from fs3.wire.chunk import Identity, Update, UpdateKind, UpdateResult, VersionInfo
+
+from .effects import Done, Effect, Fail, Payload, Ticket, Token, UpdateAsk, WriteAsk
+from .engine.versions import DedupRecord
+from .sums import content_sum
+
+WAITERS_MAX = 64
+"""Requests that wait for one pending version: retries of the same update."""
+
+
+@dataclass(slots=True)
+class Job:
+    """An update that waits for its chunk."""
+
+    ticket: Ticket
+    ask: WriteAsk | UpdateAsk
+    payload: Payload | None
+    deadline_s: float
+
+
+@dataclass(slots=True)
+class Staging:
+    """An update on its way to the disk."""
+
+    token: Token
+    job: Job
+    update: Update
+    waiters: list[tuple[Ticket, float]]
+
+
+@dataclass(slots=True)
+class Pending:
+    """The unresolved pending version of a chunk."""
+
+    version: VersionInfo
+    update: Update
+    payload: Payload | None = None
+    """Until the first attempt to forward it is over; then its bytes are read from the store."""
+    payload_owner: Ticket = 0
+    """The bytes are valid while this request waits."""
+    waiters: list[tuple[Ticket, float]] = field(default_factory=list)
+    """(ticket, deadline)."""
+    token: Token = 0
+    """Of the forward under way; 0: none."""
+    next_s: float = 0.0
+    """Not sent again before this time."""
+    whole: bool = False
+    """Send the whole chunk next time: contents differed."""
+    inherited: bool = False
+    """Held when the target came to be the last serving one: perhaps committed elsewhere."""
+
+    def wait(self, job: Job) -> list[Effect]:
+        """A retry of the same update joins those who wait for it."""
+        if len(self.waiters) >= WAITERS_MAX:
+            return [Fail(job.ticket, Busy(f"{WAITERS_MAX} requests wait for {self.version.identity}"))]
+        self.waiters.append((job.ticket, job.deadline_s))
+        return []
+
+    def leave(self, ticket: Ticket) -> None:
+        """A request waits no longer; bytes that were its own must not be used any more."""
+        self.waiters = [waiter for waiter in self.waiters if waiter[0] != ticket]
+        if ticket == self.payload_owner:
+            self.payload = None
+
+
+@dataclass(slots=True)
+class ChunkWork:
+    """A chunk that something happens to. Forgotten when nothing does."""
+
+    chunk: ChunkId
+    committed: VersionInfo | None
+    pending: Pending | None
+    queue: deque[Job] = field(default_factory=deque)
+    """The chunk's lock, first come, first served."""
+    staging: Staging | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self.pending is None and self.staging is None and not self.queue
+
+    def stages(self, job: Job) -> bool:
+        """Whether this very request is being staged."""
+        return self.staging is not None and self.staging.job is job
+
+    def updates(self) -> list[Update]:
+        """The numbered updates that are not resolved."""
+        found = [self.staging.update] if self.staging is not None else []
+        return [*found, self.pending.update] if self.pending is not None else found
+
+    def waiting(self) -> list[Ticket]:
+        """Tickets of those whose update has begun."""
+        waiters = self.staging.waiters if self.staging is not None else []
+        if self.pending is not None:
+            waiters = [*waiters, *self.pending.waiters]
+        return [ticket for ticket, _ in waiters]
+
+    def record_of(self, update: Update) -> DedupRecord | None:
+        """What is stored with an update so that a retry is recognised; None for the head's own."""
+        writer = update.identity.writer
+        if writer.session == HEAD_SESSION:
+            return None
+        old_bytes = self.committed.length_bytes if self.committed is not None else 0
+        result = UpdateResult(identity=update.identity, length_bytes=length_after(update, old_bytes))
+        return DedupRecord(writer.session, writer.channel, writer.sequence, update.chunk, result)
+
+
+def length_after(update: Update, old_bytes: int) -> int:
+    """Length of the chunk after an update of a version that was ``old_bytes`` long."""
+    if update.kind is UpdateKind.WRITE:
+        return max(old_bytes, update.offset_bytes + update.length_bytes)
+    return 0 if update.kind is UpdateKind.REMOVE else update.length_bytes
+
+
+def numbered(ask: WriteAsk, identity: Identity) -> Update:
+    """The update that a request becomes when the head gives it its identity."""
+    return Update(
+        chunk=ask.chunk,
+        identity=identity,
+        kind=ask.kind,
+        offset_bytes=ask.offset_bytes,
+        length_bytes=ask.length_bytes,
+        sums=ask.sums,
+        epoch=ask.epoch,
+        chunk_size_bytes=ask.chunk_size_bytes,
+    )
+
+
+def done_of(version: VersionInfo) -> Done:
+    """What is answered to those who waited for a version."""
+    return Done(version.identity, version.length_bytes, content_sum(version.sums))
