@@ -97,6 +97,10 @@ class LmdbIndex:
             return fs_error(errno.ENOSPC, "the disk is full", self._path)
         return self._disk.fail(f"index {self._path}: {error}")
 
+    def abandon(self) -> None:
+        """Close without writing what waits, as the end of the process does."""
+        self._env.close()
+
     def close(self) -> None:
         try:
             if self._disk.failure is None:

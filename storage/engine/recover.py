@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fs3.errors import CorruptData, InvalidRequest
+from fs3.errors import CorruptData, FsError, InvalidRequest
 from fs3.ids import TargetId
 
 from .allocate import CLASSES, Block
@@ -24,7 +24,7 @@ from .format import (
     unpack_number,
     unpack_pending,
 )
-from .index import Index
+from .index import Batch, Index
 from .versions import REUSE_PAUSE_S
 
 _PAGE_RECORDS = 4096
@@ -73,6 +73,16 @@ class Recovery:
         outside = core.allocator.start(high, core.load_files(), self._now_s + REUSE_PAUSE_S)
         if outside is not None:
             raise CorruptData(f"{core.directory}: a record names {outside}, which no data file has")
+        self._store_change()
+
+    def _store_change(self) -> None:
+        """Else a second crash before the first durable batch would give the same change numbers again."""
+        batch = Batch()
+        self._core.put_counters(batch)
+        try:
+            self._index.apply(batch, durable=True)
+        except FsError:
+            pass  # a full disk must not keep a store from being read; nothing can be staged on it either
 
     def _read_committed(self) -> None:
         core = self._core
