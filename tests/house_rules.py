@@ -30,11 +30,15 @@ SHELLS = (
     "fs3/identity/key_file.py",  # makes keys
     "deploy/*",  # starts and watches processes
     "client/cli/*",  # progress bars, wall-clock figures
+    "fs3/rpc/bulk_client.py",  # the bulk plane is blocking sockets in threads; in the simulated world
+    "fs3/rpc/bulk_connection.py",  # everything goes over the small plane
+    "fs3/rpc/bulk_server.py",
 )
 """Files that never run in the simulated world, or are what it replaces: they may ask time and chance."""
 
 THREADED = (
     "deploy/*",  # processes are its trade
+    "storage/disk.py",  # the lanes that others are handed
 )
 """Files that may start threads and processes; everything else is handed lanes. Locks are free to use."""
 
@@ -85,6 +89,7 @@ _BARE_DURATION = re.compile(r"(^|_)(timeout|interval|delay|duration|elapsed|ttl|
 _UNFINISHED = re.compile(
     r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b|To be " + "written"
 )
+_BORDER = re.compile(r"# (border|dispatch|worker runner): ")
 _BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 _SOURCES = ("fs3/", "meta/", "storage/", "mgmtd/", "client/", "deploy/")
 
@@ -178,7 +183,7 @@ def _borders(path: str, text: str, tree: ast.Module) -> Found:
         if isinstance(node, ast.ExceptHandler):
             caught = "everything" if node.type is None else ast.unparse(node.type)
             blind = node.type is None or re.search(r"\b(Base)?Exception\b", caught)
-            if blind and "# border: " not in lines[node.lineno - 1] and not _reraises(node):
+            if blind and not _BORDER.search(lines[node.lineno - 1]) and not _reraises(node):
                 yield node.lineno, f"catches {caught}: name the errors, or mark a border (# border: why)"
 
 
@@ -279,13 +284,17 @@ _NUMBERS = {"int", "float", "int | None", "float | None"}
 
 
 def _bounds(path: str, text: str, tree: ast.Module) -> Found:
+    lines = text.splitlines()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called.endswith("SimpleQueue") or (
-                called.endswith("Queue") and not (node.args or node.keywords)
-            ):
-                yield node.lineno, f"{called} without a bound: give it one"
+            says_why = "#" in lines[node.lineno - 1]
+            is_simple = called.endswith("SimpleQueue") and not says_why
+            if is_simple or (called.endswith(".Queue") and not (node.args or node.keywords)):
+                yield (
+                    node.lineno,
+                    f"{called} without a bound: give it one, or say in a comment what bounds it",
+                )
 
 
 def _set_order(path: str, text: str, tree: ast.Module) -> Found:

@@ -72,6 +72,7 @@ ELIF = "def _f(a):\n" + "    if a:\n        pass\n" + "    elif a:\n        pass
         ("meta/a.py", "def _f(timeout: float) -> None:\n    pass\n", "timeout is a number without unit"),
         ("meta/a.py", "retry_delay: int = 3\n", "retry_delay is a number without unit"),
         ("meta/a.py", "import asyncio\nq = asyncio.Queue()\n", "without a bound"),
+        ("meta/a.py", "import queue\nq = queue.SimpleQueue()\n", "say in a comment what bounds it"),
         ("meta/a.py", "for x in {1, 2}:\n    pass\n", "a set has no order"),
         ("meta/a.py", "y = [x for x in set(z)]\n", "a set has no order"),
     ],
