@@ -31,12 +31,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ..errors import IncompatibleVersion, InvalidRequest, Unauthenticated, WrongCluster
+from ..errors import IncompatibleVersion, InvalidRequest, Unauthenticated, Unavailable, WrongCluster
 from ..ids import Generation, NodeId
 from ..rpc.service import PeerIdentity
 from ..wire.codec import decode, encode
 from .keys import NONCE_BYTES, ClusterKey, check_proof, proof
 from .token import UserToken, decode_claims, token_secret
+
+
+class NoBulkPlane(Unavailable):
+    """The server answers everything on the small plane: the caller uses that one."""
 
 
 class VersionRange(msgspec.Struct, frozen=True, array_like=True):
@@ -80,6 +84,8 @@ class Challenge(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     node: NodeId
     generation: Generation
     proof: bytes = b""
+    bulk: bool = False
+    """Connections of the bulk plane are taken here."""
 
 
 class Proof(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -94,9 +100,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     in_flight_max: int
     """Calls that it answers at a time; more wait at the client."""
     small_payload_bytes_max: int
-    """Longest payload of a request on the small plane."""
-    bulk: bool = False
-    """Connections of the bulk plane are taken at the same address."""
+    """Longest payload of a request on this connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ class ClientHandshake:
     ) -> None:
         assert len(nonce) == NONCE_BYTES, nonce
         self._versions = versions
+        self._plane = plane
         self.server: PeerIdentity | None = None
         """Who the server is; known after ``on_challenge``."""
         if isinstance(credentials, NodeCredentials):
@@ -191,6 +196,8 @@ class ClientHandshake:
             raise IncompatibleVersion(f"server chose protocol version {challenge.version}")
         expected = _proof(self._secret, b"server", self._hello, challenge)
         check_proof(expected, challenge.proof, "the server's proof of the cluster key")
+        if self._plane is Plane.BULK and not challenge.bulk:
+            raise NoBulkPlane(f"node {challenge.node} has no bulk plane")
         self.server = PeerIdentity("node", challenge.node, generation=challenge.generation, is_admin=True)
         return encode(Proof(proof=_proof(self._secret, b"client", self._hello, challenge)))
 
@@ -209,6 +216,8 @@ class ServerIdentity:
     generation: Generation
     minimum_key_generation: Callable[[int], int]
     """uid -> least valid key generation of its tokens (design 7, revocation)."""
+    bulk: bool = False
+    """The bulk plane is offered."""
 
     def check_revoked(self, peer: PeerIdentity) -> None:
         """Unauthenticated when the user's token has been revoked since."""
@@ -251,6 +260,7 @@ class ServerHandshake:
             nonce=self._nonce,
             node=self._identity.node,
             generation=self._identity.generation,
+            bulk=self._identity.bulk,
         )
         self._expected = _proof(secret, b"client", message, challenge)
         own = _proof(secret, b"server", message, challenge)

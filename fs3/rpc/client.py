@@ -7,13 +7,14 @@ payloads go over the bulk plane's threads if there are any, else over the same c
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from ..errors import Fs3Error, Unavailable
-from ..identity.handshake import ClientHandshake, Credentials
+from ..identity.handshake import ClientHandshake, Credentials, NoBulkPlane
 from ..rng import Rng
 from ..tasks import TaskScope
 from .client_connection import ClientConnection, wait_until
@@ -34,6 +35,18 @@ class BulkCaller(Protocol):
     """Calls with large payloads, in threads (``bulk_client.BulkClient``)."""
 
     async def call(
+        self,
+        address: str,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout_s: float,
+        payload: Sequence[Buffer] = (),
+        sink: Sink | None = None,
+        request_id: int = 0,
+    ) -> R: ...
+
+    def call_blocking(
         self,
         address: str,
         method: Method[Q, R],
@@ -88,9 +101,11 @@ class RpcClient:
         self._bulk = bulk if network.has_threads else None
         self.counters = ClientCounters()
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._scope = TaskScope("rpc-client", on_failure)
         self._peers: dict[str, _Peer] = {}
         self._connections: dict[ClientConnection, None] = {}  # those that still finish calls included
+        self._without_bulk: dict[str, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -107,17 +122,20 @@ class RpcClient:
         request_id: int = 0,
     ) -> R:
         """See ``service.Caller.call``."""
-        if bulk and self._bulk is not None:
-            return await self._bulk.call(
-                address,
-                method,
-                request,
-                timeout_s=timeout_s,
-                payload=payload,
-                sink=sink,
-                request_id=request_id,
-            )
         deadline_s = self._loop.time() + timeout_s
+        if bulk and self._bulk is not None and address not in self._without_bulk:
+            try:
+                return await self._bulk.call(
+                    address,
+                    method,
+                    request,
+                    timeout_s=timeout_s,
+                    payload=payload,
+                    sink=sink,
+                    request_id=request_id,
+                )
+            except NoBulkPlane:
+                self._without_bulk[address] = None
         peer = self._peers.get(address)
         connection = peer.connection if peer is not None else None
         while connection is None or not connection.is_open or not connection.has_room:
@@ -131,6 +149,47 @@ class RpcClient:
         except asyncio.CancelledError:
             connection.give_up(pending)
             raise
+
+    def call_blocking(
+        self,
+        address: str,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout_s: float,
+        payload: Sequence[Buffer] = (),
+        sink: Sink | None = None,
+        request_id: int = 0,
+    ) -> R:
+        """A bulk call in the calling thread, without a hop to the event loop (about 100 us less).
+
+        For threads other than the loop's. Over the loop after all if there is no bulk plane.
+        """
+        assert threading.get_ident() != self._thread, "this would block the event loop"
+        if self._bulk is not None and address not in self._without_bulk:
+            try:
+                return self._bulk.call_blocking(
+                    address,
+                    method,
+                    request,
+                    timeout_s=timeout_s,
+                    payload=payload,
+                    sink=sink,
+                    request_id=request_id,
+                )
+            except NoBulkPlane:
+                pass
+        work = self.call(
+            address,
+            method,
+            request,
+            timeout_s=timeout_s,
+            payload=payload,
+            sink=sink,
+            bulk=True,
+            request_id=request_id,
+        )
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def aclose(self) -> None:
         """Close all connections; calls under way end with MaybeApplied."""
@@ -234,6 +293,7 @@ class RpcClient:
         """Close idle connections; forget addresses that are neither connected nor tried."""
         now_s = self._loop.time()
         self._timer = None
+        self._without_bulk.clear()  # asked again now and then
         for address, peer in list(self._peers.items()):
             connection = peer.connection
             if connection is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from ..errors import Busy, DeadlineExceeded, Fs3Error, InvalidRequest
@@ -69,7 +70,7 @@ class RpcServer:
         bulk: BulkPlane | None = None,
     ) -> None:
         self._routes = routes
-        self._identity = identity
+        self._identity = replace(identity, bulk=bulk is not None and network.has_threads)
         self._network = network
         self._make_nonce = make_nonce
         self._bulk = bulk if network.has_threads else None
@@ -162,9 +163,6 @@ class RpcServer:
 
     def new_handshake(self) -> ServerHandshake:
         return ServerHandshake(self._identity, self._make_nonce())
-
-    def bulk_offered(self) -> bool:
-        return self._bulk is not None
 
     def adopt_bulk(self, transport: asyncio.Transport, peer: PeerIdentity) -> None:
         if self._bulk is None:

@@ -11,6 +11,7 @@ import asyncio
 import enum
 import os
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -24,15 +25,14 @@ from .counters import ServerCounters
 from .dispatch import (
     DECODE_ERRORS,
     OnBug,
-    Resumed,
     Row,
     as_coroutine,
-    as_reply,
     error_message,
     payload_bytes_of,
     response_message,
 )
 from .framing import HANDSHAKE_BYTES_MAX, Frame, FrameError, FrameParser, Kind, encode_frame
+from .running import HandlerRun
 from .service import FileRegion, PeerIdentity, Reply
 from .settings import ServerSettings
 
@@ -49,8 +49,6 @@ class ServerParts(Protocol):
     def scope(self) -> TaskScope: ...
 
     def new_handshake(self) -> ServerHandshake: ...
-
-    def bulk_offered(self) -> bool: ...
 
     def adopt_bulk(self, transport: asyncio.Transport, peer: PeerIdentity) -> None:
         """Hand the connection to the bulk plane; Busy or InvalidRequest."""
@@ -78,15 +76,12 @@ class SmallCall:
         "_connection",
         "connection_state",
         "deadline_s",
-        "expired",
         "number",
         "payload",
         "peer",
         "request_id",
         "row",
-        "running",
-        "task",
-        "unwanted",
+        "run",
     )
 
     def __init__(self, connection: ServerConnection, frame: Frame, row: Row, deadline_s: float) -> None:
@@ -98,10 +93,12 @@ class SmallCall:
         self.payload = frame.payload
         self.number = frame.call
         self.row = row
-        self.task: asyncio.Task[None] | None = None
-        self.running = False  # the task has begun: only then may it be cancelled
-        self.unwanted = False  # cancelled by the caller, or the connection is gone
-        self.expired = False
+        self.run: HandlerRun | None = None
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Nothing is to be answered any more."""
+        return self.run is not None and self.run.unwanted
 
     def send_part(self, reply: Reply[Any]) -> None:
         """See ``service.Call``."""
@@ -148,7 +145,7 @@ class ServerConnection(asyncio.Protocol):
         self.state = State.CLOSING
         self._out.clear()
         for call in list(self._calls.values()):
-            self._give_up(call)
+            _give_up(call)
         self._server.closed(self)
 
     def eof_received(self) -> bool:
@@ -224,7 +221,7 @@ class ServerConnection(asyncio.Protocol):
             call = self._calls.get(frame.call)
             if call is not None:
                 self._counters.cancelled += 1
-                self._give_up(call)
+                _give_up(call)
         elif frame.kind == Kind.PING:
             self._out.append(encode_frame(Kind.PONG))
         # other kinds: a newer client's; skipped
@@ -257,7 +254,6 @@ class ServerConnection(asyncio.Protocol):
         welcome = Welcome(
             in_flight_max=self._settings.in_flight_max,
             small_payload_bytes_max=self._settings.small_payload_bytes_max,
-            bulk=self._server.bulk_offered(),
         )
         self._out.append(encode_frame(Kind.WELCOME, encode(welcome)))
 
@@ -315,58 +311,26 @@ class ServerConnection(asyncio.Protocol):
         self._out.append(encode_frame(Kind.ERROR, error_message(error), method=frame.method, call=frame.call))
 
     def _step(self, call: SmallCall, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run a handler up to its first wait; a task only if there is one."""
-        try:
-            yielded = coroutine.send(None)
-        except StopIteration as stop:
-            self._finish(call, as_reply(stop.value))
-            return
-        self._calls[call.number] = call
-        self._counters.in_flight += 1
-        if call.payload is not None:
-            self._payload_bytes += call.payload.nbytes
-        name = f"{call.row.method.name} {call.request_id}"
-        call.task = self._server.scope.start(name, self._drive(call, coroutine, yielded))
-        call.task.add_done_callback(lambda _: self._ended(call, coroutine))
+        """Run a handler up to its first wait; if there is one, the call is under way until it ends."""
+        call.run = run = HandlerRun(
+            call.row,
+            coroutine,
+            call.deadline_s,
+            call.request_id,
+            partial(self._finish, call),
+            partial(self._fail, call),
+        )
+        if not run.step(self._server.scope, partial(self._ended, call)):
+            self._calls[call.number] = call
+            self._counters.in_flight += 1
+            self._payload_bytes += call.payload.nbytes if call.payload is not None else 0
 
-    async def _drive(self, call: SmallCall, coroutine: Coroutine[Any, Any, Any], yielded: Any) -> None:
-        timer = self._loop.call_at(call.deadline_s, self._expire, call)
-        call.running = True
-        if call.unwanted or call.expired:
-            assert call.task is not None
-            call.task.cancel()
-        try:
-            self._finish(call, as_reply(await Resumed(coroutine, yielded)))
-        except asyncio.CancelledError:
-            if not call.expired:
-                if not call.unwanted:
-                    raise  # the server stops
-            else:
-                self._counters.expired += 1
-                self._fail(call, MaybeApplied(f"{call.row.method.name}: deadline passed in the server"))
-        except Exception as error:  # dispatch: whatever a handler raises is answered
-            self._fail(call, error)
-        finally:
-            timer.cancel()
-
-    def _ended(self, call: SmallCall, coroutine: Coroutine[Any, Any, Any]) -> None:
-        coroutine.close()  # cancelled before its first step as a task: nobody else would
+    def _ended(self, call: SmallCall) -> None:
         del self._calls[call.number]
         self._counters.in_flight -= 1
-        if call.payload is not None:
-            self._payload_bytes -= call.payload.nbytes
+        self._payload_bytes -= call.payload.nbytes if call.payload is not None else 0
         if self._read_is_paused:
             self._pump()
-
-    def _expire(self, call: SmallCall) -> None:
-        call.expired = True
-        if call.task is not None and call.running:
-            call.task.cancel()
-
-    def _give_up(self, call: SmallCall) -> None:
-        call.unwanted = True
-        if call.task is not None and call.running:
-            call.task.cancel()
 
     # --- answers ---
 
@@ -382,9 +346,9 @@ class ServerConnection(asyncio.Protocol):
             error = InternalError(
                 f"{call.row.method.name}: {type(error).__name__} (request {call.request_id})"
             )
-        elif isinstance(error, DeadlineExceeded):
+        elif isinstance(error, DeadlineExceeded | MaybeApplied):
             self._counters.expired += 1
-        if not call.unwanted:
+        if not call.is_unwanted:
             number = call.row.method.number
             self._send(encode_frame(Kind.ERROR, error_message(error), method=number, call=call.number))
 
@@ -402,7 +366,7 @@ class ServerConnection(asyncio.Protocol):
         finally:
             if reply.released is not None:
                 reply.released()
-        if not call.unwanted:
+        if not call.is_unwanted:
             self._send(frame, *payload)
 
     def _send(self, *pieces: bytes) -> None:
@@ -443,6 +407,11 @@ class ServerConnection(asyncio.Protocol):
             self._counters.stalled += 1
             self.state = State.CLOSING
             self._transport.abort()
+
+
+def _give_up(call: SmallCall) -> None:
+    if call.run is not None:
+        call.run.give_up()
 
 
 def _handshake_bounds(kind: int, method: int) -> tuple[int, int]:

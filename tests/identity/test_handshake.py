@@ -14,6 +14,7 @@ from fs3.identity.handshake import (
     ClientHandshake,
     Credentials,
     Hello,
+    NoBulkPlane,
     NodeCredentials,
     Plane,
     ServerHandshake,
@@ -38,7 +39,7 @@ NONCE_A, NONCE_B = b"a" * 16, b"b" * 16
 
 
 def _server(key: ClusterKey = KEY, minimum: int = 0, versions: VersionRange = ONE) -> ServerHandshake:
-    identity = ServerIdentity(key, NodeId(1), Generation(3), lambda uid: minimum)
+    identity = ServerIdentity(key, NodeId(1), Generation(3), lambda uid: minimum, bulk=True)
     return ServerHandshake(identity, NONCE_B, versions)
 
 
@@ -146,6 +147,12 @@ def test_hello_of_a_newer_client_is_understood() -> None:
 def test_any_bytes_as_hello(data: bytes) -> None:
     with pytest.raises(Fs3Error):
         _server().on_hello(data)
+
+
+def test_server_without_a_bulk_plane_says_so() -> None:
+    identity = ServerIdentity(KEY, NodeId(1), Generation(3), lambda uid: 0)
+    with pytest.raises(NoBulkPlane):
+        _run(NODE, ServerHandshake(identity, NONCE_B))
 
 
 def test_proof_first_is_refused() -> None:

@@ -1,0 +1,461 @@
+"""One connection of the bulk plane at the server: a thread that reads a request, answers it, and goes on.
+
+A payload is received into a pooled page-aligned buffer; answers are sent from files and buffers. Handlers
+that can answer in a thread do so here; others run on the event loop while this thread waits, and sends what
+they give it.
+
+**When a block may be reused** (design 4.1). sendfile puts references to the file's pages on the wire: until
+the peer has *read* them, a change of the block changes what it gets. ``Reply.released`` is called when both
+are so:
+
+* SIOCOUTQ is 0: the bytes have left this host's socket;
+* the peer has said that it has read them: by its next request on this connection (a client has one call at
+  a time on each), or by a RECEIPT frame when it has none. On the loopback interface and between network
+  name spaces, acknowledged pages lie in the receiver's queue by reference still: SIOCOUTQ alone says
+  nothing there.
+
+Or the connection is gone, with SO_LINGER 0, so that no unsent byte refers to a page. A connection that holds
+blocks for ``held_s`` is reset. Nothing here delays the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import mmap
+import queue
+import select
+import struct
+import termios
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from ..errors import Busy, Fs3Error, InternalError, InvalidRequest
+from ..tasks import TaskScope
+from .blocking import FrameSocket, PeerClosed, Stalled
+from .buffers import BufferPool
+from .dispatch import (
+    DECODE_ERRORS,
+    OnBug,
+    Row,
+    as_coroutine,
+    as_reply,
+    error_message,
+    payload_bytes_of,
+    response_message,
+)
+from .framing import HANDSHAKE_BYTES_MAX, Flag, Frame, FrameError, Kind, encode_frame
+from .running import HandlerRun
+from .service import FileRegion, PeerIdentity, Reply
+
+PARTS_MAX = 2048
+"""Parts of one answer that wait to be sent."""
+ACKNOWLEDGED_POLL_S = 0.01
+"""How often SIOCOUTQ is looked at when the peer has read everything and its acknowledgement is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkServerSettings:
+    """Bounds of the bulk plane of one process."""
+
+    connections_max: int = 256
+    """One thread each, which sleeps in the kernel when there is nothing to do."""
+    payloads_max: int = 8
+    """Payloads of requests in flight (design 5.3)."""
+    payload_bytes_max: int = 64 << 20
+    payload_s: float = 2.0
+    """A payload that has not arrived after this, plus its length at the least rate, ends the connection: it
+    occupies one of few buffers."""
+    answer_s: float = 30.0
+    """The same for an answer that is not taken; it occupies nothing but its own thread."""
+    rate_min_bytes_s: int = 8 << 20
+    held_s: float = 30.0
+    """Blocks that a peer has not read by then: the connection is reset (design 4.1)."""
+    idle_s: float = 600.0
+    peer_check_s: float = 0.1
+    """How often a thread that waits for a handler looks whether its peer is still there."""
+
+
+class BulkParts(Protocol):
+    """What a connection needs of its server."""
+
+    settings: BulkServerSettings
+    rows: dict[int, Row]
+    on_bug: OnBug
+    pool: BufferPool
+    loop: asyncio.AbstractEventLoop
+    now_s: Callable[[], float]
+    call_s_max: float
+    is_stopping: bool
+
+    @property
+    def scope(self) -> TaskScope: ...
+
+    def begin(self) -> None:
+        """A request is under way. Thread-safe, as all of these."""
+        ...
+
+    def end(self) -> None: ...
+
+    def count(self, name: str) -> None:
+        """Add one to a counter of ``ServerCounters``."""
+        ...
+
+    def ended(self, connection: BulkConnection) -> None: ...
+
+
+class BulkCall:
+    """One request under way (``service.Call``)."""
+
+    __slots__ = (
+        "_connection",
+        "_thread",
+        "answers",
+        "connection_state",
+        "deadline_s",
+        "number",
+        "payload",
+        "peer",
+        "request_id",
+        "row",
+    )
+
+    def __init__(
+        self,
+        connection: BulkConnection,
+        frame: Frame,
+        row: Row,
+        deadline_s: float,
+        payload: memoryview | None,
+    ) -> None:
+        self._connection = connection
+        self._thread = threading.get_ident()
+        self.peer = connection.peer
+        self.connection_state = connection.state_of_peer
+        self.request_id = frame.request
+        self.deadline_s = deadline_s
+        self.payload = payload
+        self.number = frame.call
+        self.row = row
+        self.answers: queue.SimpleQueue[tuple[Kind, Reply[Any] | Exception] | None] = queue.SimpleQueue()
+        """From the event loop to the connection's thread; None: the handler has ended without an answer."""
+
+    def send_part(self, reply: Reply[Any]) -> None:
+        """See ``service.Call``."""
+        if threading.get_ident() == self._thread:
+            self._connection.send_reply(Kind.PART, self, reply)
+        elif self.answers.qsize() < PARTS_MAX:
+            self.answers.put((Kind.PART, reply))
+        else:
+            raise Busy(f"more than {PARTS_MAX} parts wait to be sent")
+
+
+class BulkConnection:
+    """See the module's text."""
+
+    def __init__(self, server: BulkParts, sock: FrameSocket, peer: PeerIdentity, welcome: bytes) -> None:
+        self._server = server
+        self._socket = sock
+        self.peer = peer
+        self._welcome = welcome
+        self.state_of_peer: dict[str, Any] = {}
+        self._held: deque[tuple[Callable[[], None], float]] = deque()  # (released, since)
+        self._acknowledged = 0  # of the held ones: the peer has read them
+        self._poll = select.poll()
+        self._poll.register(sock.sock, select.POLLIN)
+        self.is_busy = False
+        """A request is under way."""
+        self.thread = threading.Thread(target=self._run, name="fs3-bulk-server", daemon=True)
+
+    @property
+    def received_bytes(self) -> int:
+        """All that came in."""
+        return self._socket.received_bytes
+
+    @property
+    def sent_bytes(self) -> int:
+        """All that went out."""
+        return self._socket.sent_bytes
+
+    def shut(self) -> None:
+        """End the connection, from any thread."""
+        self._socket.shut()
+
+    def _run(self) -> None:
+        try:
+            self._socket.send_by(self._server.now_s() + self._server.settings.answer_s)
+            self._socket.send(self._welcome)
+            while not self._server.is_stopping:
+                frame = self._next()
+                if frame is None:
+                    break
+                self._acknowledged = len(self._held)
+                self._release()
+                if frame.kind == Kind.REQUEST:
+                    self._serve(frame)
+                else:  # RECEIPT, or a newer client's
+                    self._socket.skip_payload(frame.payload_bytes)
+        except FrameError as error:
+            self._server.count("bad_frames")
+            self._farewell(InvalidRequest(str(error)))
+        except Stalled:
+            self._server.count("stalled")
+        except (PeerClosed, ValueError, OSError):  # ValueError: closed under poll
+            pass
+        finally:
+            self._socket.reset()
+            while self._held:
+                self._held.popleft()[0]()
+            self._server.ended(self)
+
+    def _farewell(self, error: Fs3Error) -> None:
+        try:
+            self._socket.send_by(self._server.now_s() + 1.0)
+            self._socket.send(encode_frame(Kind.ERROR, error_message(error)))
+        except (PeerClosed, Stalled):
+            pass
+
+    # --- blocks that the kernel or the peer still refers to ---
+
+    def _wait(self) -> None:
+        """Until there is something to read; blocks are released meanwhile. Stalled: held for too long."""
+        while self._held:
+            held_s = self._server.now_s() - self._held[0][1]
+            if held_s > self._server.settings.held_s:
+                raise Stalled(f"blocks held for {held_s:.0f} s")
+            wait_s = ACKNOWLEDGED_POLL_S if self._acknowledged else self._server.settings.held_s - held_s
+            if self._poll.poll(wait_s * 1000 + 1):
+                return
+            self._release()
+
+    def _release(self) -> None:
+        if self._acknowledged and _unsent_bytes(self._socket) == 0:
+            for _ in range(self._acknowledged):
+                self._held.popleft()[0]()
+            self._acknowledged = 0
+
+    # --- requests ---
+
+    def _next(self) -> Frame | None:
+        """The next frame; None when the connection has been idle for long."""
+        self._wait()
+        self._socket.receive_by(self._server.now_s() + self._server.settings.idle_s)
+        try:
+            return self._socket.read(self._bounds)
+        except Stalled:
+            if self._socket.is_between_frames:
+                return None
+            raise
+
+    def _bounds(self, kind: int, method: int) -> tuple[int, int]:
+        row = self._server.rows.get(method) if kind == Kind.REQUEST else None
+        if row is None:
+            return HANDSHAKE_BYTES_MAX, 0
+        payload_max = min(row.method.payload_bytes_max, self._server.settings.payload_bytes_max)
+        return row.method.request_bytes_max, payload_max
+
+    def _serve(self, frame: Frame) -> None:
+        server = self._server
+        row = server.rows.get(frame.method)
+        if row is None or frame.oversize:
+            self._socket.skip_payload(frame.payload_bytes)
+            what = f"payload of {frame.payload_bytes} bytes is too long" if row else "unknown method"
+            server.count("bad_requests")
+            self._send_error(frame, InvalidRequest(f"method {frame.method}: {what}"))
+            return
+        left_s = min(frame.deadline_ms / 1000 or server.call_s_max, server.call_s_max)
+        deadline_s = server.now_s() + left_s
+        server.begin()
+        self.is_busy = True
+        buffer: mmap.mmap | None = None
+        try:
+            payload = None
+            if frame.payload_bytes:
+                buffer = server.pool.take(left_s)
+                if buffer is None:
+                    self._socket.skip_payload(frame.payload_bytes)
+                    server.count("busy")
+                    self._send_error(frame, Busy("no buffer for the payload came free in time"))
+                    return
+                payload = memoryview(buffer)[: frame.payload_bytes]
+                self._receive(payload)
+            self._answer(BulkCall(self, frame, row, deadline_s, payload), frame)
+        finally:
+            self.is_busy = False
+            if buffer is not None:
+                server.pool.give(buffer, frame.payload_bytes)
+            server.end()
+
+    def _receive(self, payload: memoryview) -> None:
+        settings = self._server.settings
+        longest_s = settings.payload_s + payload.nbytes / settings.rate_min_bytes_s
+        self._socket.receive_by(self._server.now_s() + longest_s)
+        self._socket.read_payload([payload])
+
+    def _answer(self, call: BulkCall, frame: Frame) -> None:
+        row = call.row
+        try:
+            request = row.decode(frame.message)
+        except DECODE_ERRORS as error:
+            self._server.count("bad_requests")
+            self._send_error(frame, InvalidRequest(f"{row.method.name}: {error}"))
+            return
+        result: Any = None
+        if row.in_thread is not None:
+            try:
+                result = row.in_thread(call, request)
+            except (PeerClosed, Stalled, FrameError):
+                raise  # in the middle of a part: the connection is over
+            except Exception as error:  # dispatch: whatever a handler raises is answered
+                self._fail(call, error)
+                return
+        if result is None:
+            self._on_loop(call, request)
+        else:
+            self._finish(call, as_reply(result))
+
+    def _on_loop(self, call: BulkCall, request: Any) -> None:
+        """Have the handler run on the event loop; send what it answers, cancel it when the peer has gone."""
+        run = _LoopRun(self._server, call, request)
+        self._server.loop.call_soon_threadsafe(run.begin)
+        is_gone = False
+        while True:
+            try:
+                answer = call.answers.get(timeout=self._server.settings.peer_check_s)
+            except queue.Empty:
+                if not is_gone and self._socket.has_ended():
+                    is_gone = True
+                    self._server.count("cancelled")
+                    self._server.loop.call_soon_threadsafe(run.give_up)
+                continue
+            if answer is None:
+                break  # the handler has ended: only now may its payload's buffer be used again
+            kind, outcome = answer
+            if is_gone:
+                if isinstance(outcome, Reply) and outcome.released is not None:
+                    outcome.released()
+            elif isinstance(outcome, Exception):
+                self._fail(call, outcome)
+            elif kind is Kind.PART:
+                self._send_or_give_up(run, call, outcome)
+            else:
+                self._finish(call, outcome)
+        if is_gone:
+            raise PeerClosed("peer closed while its request was handled")
+
+    def _send_or_give_up(self, run: _LoopRun, call: BulkCall, reply: Reply[Any]) -> None:
+        try:
+            self.send_reply(Kind.PART, call, reply)
+        except (PeerClosed, Stalled, FrameError):
+            self._server.loop.call_soon_threadsafe(run.give_up)
+            while call.answers.get() is not None:
+                pass
+            raise
+
+    # --- answers ---
+
+    def _finish(self, call: BulkCall, reply: Reply[Any]) -> None:
+        try:
+            message = response_message(call.row, reply.response)
+        except Exception as error:  # dispatch: a handler's response that is none
+            if reply.released is not None:
+                reply.released()
+            self._fail(call, error)
+            return
+        self._send(Kind.RESPONSE, call, reply, message)
+        call.row.ok_count += 1
+
+    def send_reply(self, kind: Kind, call: BulkCall, reply: Reply[Any]) -> None:
+        """Send a part of an answer, in the connection's thread."""
+        self._send(kind, call, reply, response_message(call.row, reply.response))
+
+    def _send(self, kind: Kind, call: BulkCall, reply: Reply[Any], message: bytes) -> None:
+        payload, released = reply.payload, reply.released
+        by_reference = any(isinstance(piece, FileRegion) for piece in payload)
+        holds = released is not None and by_reference
+        frame = encode_frame(
+            kind,
+            message,
+            method=call.row.method.number,
+            flags=Flag.HELD if holds else 0,
+            call=call.number,
+            payload_bytes=(size := payload_bytes_of(payload)),
+        )
+        settings = self._server.settings
+        self._socket.send_by(self._server.now_s() + settings.answer_s + size / settings.rate_min_bytes_s)
+        if released is not None and holds:
+            self._held.append((released, self._server.now_s()))
+        try:
+            self._socket.send(frame, payload)
+        finally:
+            if released is not None and not holds:
+                released()  # buffers were copied into the socket
+
+    def _fail(self, call: BulkCall, error: Exception) -> None:
+        call.row.error_count += 1
+        if not isinstance(error, Fs3Error):
+            self._server.count("bugs")
+            self._server.on_bug(call.row.method.name, call.request_id, error)
+            error = InternalError(
+                f"{call.row.method.name}: {type(error).__name__} (request {call.request_id})"
+            )
+        number = call.row.method.number
+        self._socket.send(encode_frame(Kind.ERROR, error_message(error), method=number, call=call.number))
+
+    def _send_error(self, frame: Frame, error: Fs3Error) -> None:
+        self._socket.send(
+            encode_frame(Kind.ERROR, error_message(error), method=frame.method, call=frame.call)
+        )
+
+
+class _LoopRun:
+    """A handler on the event loop whose answers go to a thread."""
+
+    def __init__(self, server: BulkParts, call: BulkCall, request: Any) -> None:
+        self._server = server
+        self._call = call
+        self._request = request
+        self._run: HandlerRun | None = None
+        self._is_unwanted = False
+
+    def begin(self) -> None:
+        call = self._call
+        answers = call.answers
+        if self._is_unwanted:
+            answers.put(None)
+            return
+        try:
+            result = call.row.handler(call, self._request)
+            if isinstance(result, msgspec.Struct | Reply):
+                answers.put((Kind.RESPONSE, as_reply(result)))
+            else:
+                self._run = HandlerRun(
+                    call.row,
+                    as_coroutine(result),
+                    call.deadline_s,
+                    call.request_id,
+                    lambda reply: answers.put((Kind.RESPONSE, reply)),
+                    lambda error: answers.put((Kind.ERROR, error)),
+                )
+                if not self._run.step(self._server.scope, partial(answers.put, None)):
+                    return
+        except Exception as error:  # dispatch: whatever a handler raises is answered
+            answers.put((Kind.ERROR, error))
+        answers.put(None)
+
+    def give_up(self) -> None:
+        self._is_unwanted = True
+        if self._run is not None:
+            self._run.give_up()
+
+
+def _unsent_bytes(sock: FrameSocket) -> int:
+    """SIOCOUTQ: bytes that the peer's kernel has not acknowledged."""
+    answer = fcntl.ioctl(sock.sock, termios.TIOCOUTQ, bytes(4))
+    return int(struct.unpack("@i", answer)[0])
