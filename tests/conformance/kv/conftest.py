@@ -9,12 +9,19 @@ import pytest
 
 from fs3.kv.transaction import Kv, Transaction
 
-from .engines import Engine, lmdb_engine, memory_engine
+from .engines import Engine, double_engine, fdb_engine, fdb_missing, lmdb_engine, memory_engine
 
 Opener = Callable[[], AbstractAsyncContextManager[Engine]]
 
-OPENERS: dict[str, Opener] = {"memory": memory_engine, "lmdb": lmdb_engine}
-PARAMS = [pytest.param(opener, id=name) for name, opener in OPENERS.items()]
+_MISSING = fdb_missing()
+PARAMS = [
+    pytest.param(memory_engine, id="memory"),
+    pytest.param(lmdb_engine, id="lmdb"),
+    pytest.param(double_engine, id="fdb_double"),
+    pytest.param(
+        fdb_engine, id="fdb", marks=[pytest.mark.fdb, pytest.mark.skipif(bool(_MISSING), reason=_MISSING)]
+    ),
+]
 
 
 @pytest.fixture(params=PARAMS)

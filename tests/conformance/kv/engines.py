@@ -7,6 +7,8 @@ passes and how an answer gets lost, is a method here, so that no test knows whic
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,11 +16,13 @@ from signal import SIGCONT, SIGSTOP
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from fs3.errors import MaybeApplied
+from fs3.errors import MaybeApplied, Unavailable
 from fs3.kv.faults import ScriptedFaults
+from fs3.kv.fdb import UNKNOWN_RESULT, FdbKv, load_binding, open_fdb
 from fs3.kv.lmdb_client import LmdbKv, LmdbSettings
 from fs3.kv.memory import MemoryKv, MemoryStore
-from fs3.kv.transaction import Kv
+from fs3.kv.transaction import Kv, KvLimits
+from tests.kv.fdb_double import NEVER, Double
 from tests.kv.owner_process import OwnerProcess
 
 
@@ -157,3 +161,74 @@ async def lmdb_engine() -> AsyncIterator[Engine]:
             await engine.clear()
         finally:
             owner.stop()
+
+
+class DoubleEngine:
+    """``fdb://`` on the double of its binding."""
+
+    name = "fdb_double"
+
+    def __init__(self) -> None:
+        self._clock = StepClock()
+        self.double = Double(MemoryStore(self._clock, KvLimits()))
+        self._lost = 0
+
+    async def client(self) -> Kv:
+        return FdbKv(self.double, self.double.open(""))
+
+    def pass_time(self, seconds: float) -> None:
+        self._clock.now_s += seconds
+
+    async def lose_answer(self, kv: Kv, commit: Callable[[], Awaitable[object]]) -> None:
+        self._lost += 1
+        self.double.commit_errors.append(NEVER if self._lost % 2 else UNKNOWN_RESULT)
+        await commit()
+
+    async def clear(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def double_engine() -> AsyncIterator[Engine]:
+    yield DoubleEngine()
+
+
+class FdbEngine:
+    """``fdb://`` on a real cluster (environment variable FDB_CLUSTER_FILE). It is emptied by each test!"""
+
+    name = "fdb"
+
+    def __init__(self, cluster_file: Path) -> None:
+        self._cluster_file = cluster_file
+
+    async def client(self) -> Kv:
+        return open_fdb(self._cluster_file)
+
+    def pass_time(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def lose_answer(self, kv: Kv, commit: Callable[[], Awaitable[object]]) -> None:
+        await commit()
+        raise MaybeApplied("the cluster itself cannot be made to lose an answer on demand")
+
+    async def clear(self) -> None:
+        await empty(await self.client())
+
+
+@asynccontextmanager
+async def fdb_engine() -> AsyncIterator[Engine]:
+    engine = FdbEngine(Path(os.environ["FDB_CLUSTER_FILE"]))
+    await engine.clear()
+    yield engine
+    await engine.clear()
+
+
+def fdb_missing() -> str:
+    """Why the real FoundationDB cannot be tested here; empty if it can."""
+    if "FDB_CLUSTER_FILE" not in os.environ:
+        return "FDB_CLUSTER_FILE is not set"
+    try:
+        load_binding()
+    except Unavailable as error:
+        return str(error)
+    return ""
