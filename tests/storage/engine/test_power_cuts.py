@@ -16,7 +16,7 @@ from fs3.storage.engine.store import ChunkStore
 
 from ...sim.disk import PowerCut, SimDisk
 from .model import Model, check_same, epoch_record, random_chunk, random_item
-from .shop import SimShop, chunk
+from .shop import SimShop, apply, chunk, content, identity, write
 
 STEPS = 14
 
@@ -164,3 +164,27 @@ def test_a_cut_while_a_store_is_made_leaves_no_store_or_an_empty_one() -> None:
             except Fs3Error:
                 store = shop.create()
             check_same(store, Model())
+
+
+def test_a_block_that_only_a_lost_commit_mark_set_free_is_not_written() -> None:
+    shop = SimShop()
+    store = shop.create()
+    for number in (1, 2):
+        apply(store, write(chunk(0), identity(number), bytes([number]) * 1000))
+    store.flush()
+    store.stage([write(chunk(0), identity(3), b"3" * 1000)])
+    store.commit(chunk(0), identity(3))  # sets the block of version 2 free, when the mark is durable
+    for steps in range(1, 6):
+        disk = shop.disk
+        disk.cut_at = disk.step_count + steps
+        try:
+            store.stage([write(chunk(1), identity(1, steps), b"4" * 1000)])
+        except PowerCut:
+            pass
+        shop.disk = disk.after_power_cut()
+        store = shop.open()
+        committed = store.versions(chunk(0)).committed
+        assert committed is not None
+        expected = bytes([2]) * 1000 if committed.identity == identity(2) else b"3" * 1000
+        assert content(store, chunk(0)) == expected
+        shop.clock.now_s += 40

@@ -360,3 +360,17 @@ def test_pages_of_chunks_and_the_end_of_a_file() -> None:
     apply(store, remove(chunk(1, 5), identity(2)))
     assert store.file_extent(chunk(0, 5).inode) == FileExtent(Extent(0, 1), Extent(2, 3))
     assert store.file_extent(chunk(0, 7).inode) == FileExtent(None, None)
+
+
+def test_the_high_water_mark_of_a_dropped_append_is_known_after_a_restart() -> None:
+    shop = SimShop()
+    store = shop.create()
+    apply(store, write(chunk(0), identity(1), b"a" * 100))
+    store.stage([write(chunk(0), identity(2), b"b" * 100, 100)])
+    store.drop_pendings()
+    store.close()
+    shop.disk = shop.disk.after_kill()
+    store = shop.open()
+    used_bytes = store.space().used_bytes
+    store.stage([write(chunk(0), identity(2, 2), b"c" * 100, 100)])  # the old bytes may be in a socket
+    assert store.space().used_bytes == 2 * used_bytes
