@@ -1,0 +1,182 @@
+"""Open files: what the client knows of a file while it has it open.
+
+``FileTable`` makes them from the metadata service's answers, keeps their chains, and re-reads an inode whose
+epoch or layout has changed (StaleFile). Reader and writer work on ``OpenFile``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fs3.errors import InvalidRequest, StaleFile, StaleRouting
+from fs3.ids import ChainId, Epoch, InodeId
+from fs3.layout import Layout, file_chains
+from fs3.stubs.meta import MetaStub
+from fs3.wire.meta import (
+    CLOSE,
+    OPEN,
+    STAT,
+    Attributes,
+    CloseRequest,
+    InodeKind,
+    Mutation,
+    OpenMode,
+    OpenRequest,
+    OpenResponse,
+    Path,
+    StatRequest,
+    Storage,
+)
+
+from .session import Session
+from .settings import ClientSettings, Components
+
+LAYOUTS_MAX = 4096
+"""Layouts whose chains are remembered; files of one directory differ in seed, so there are many."""
+
+
+class OpenFile:
+    """One open file of one session. Changed only by the loop that owns it."""
+
+    __slots__ = (
+        "attributes", "capability", "chains", "content", "is_closed", "known_s", "mode", "path",
+        "session", "written_end_bytes",
+    )  # fmt: skip
+
+    def __init__(self, path: str, session: Session, mode: OpenMode) -> None:
+        self.path = path
+        self.session = session
+        self.mode = mode
+        self.attributes: Attributes
+        self.capability = 0
+        """Its number in ``session.capabilities``."""
+        self.chains: tuple[ChainId, ...] = ()
+        self.content: bytes | None = None
+        """Of an inline file."""
+        self.known_s = 0.0
+        """When the attributes were learnt (boot clock)."""
+        self.written_end_bytes = 0
+        """Greatest end of a write that the chains acknowledged in this epoch."""
+        self.is_closed = False
+
+    @property
+    def inode(self) -> InodeId:
+        return self.attributes.inode
+
+    @property
+    def epoch(self) -> Epoch:
+        return self.attributes.epoch
+
+    @property
+    def chunk_size_bytes(self) -> int:
+        assert self.attributes.layout is not None, self.attributes
+        return self.attributes.layout.chunk_size_bytes
+
+    @property
+    def is_inline(self) -> bool:
+        """The content lies beside the inode, or is moving out from there (design 3.9)."""
+        return self.attributes.storage is not Storage.CHUNKED
+
+    @property
+    def length_bytes(self) -> int:
+        """As far as this client knows."""
+        if self.is_inline and self.content is not None:
+            return len(self.content)
+        return max(self.attributes.length_bytes, self.written_end_bytes)
+
+
+class FileTable:
+    """Makes and refreshes open files."""
+
+    def __init__(self, components: Components, meta: MetaStub, settings: ClientSettings) -> None:
+        self._components = components
+        self._clock = components.clock
+        self._routing = components.routing
+        self._meta = meta
+        self._settings = settings
+        self._chains: dict[Layout, tuple[ChainId, ...]] = {}
+
+    async def opened(self, path: str, session: Session, mode: OpenMode, answer: OpenResponse) -> OpenFile:
+        """The file that an OPEN or CREATE answered with."""
+        file = OpenFile(path, session, mode)
+        file.capability = session.capabilities.add(answer.capability)
+        try:
+            await self._take(file, answer.attributes, answer.content)
+        except BaseException:
+            session.capabilities.drop(file.capability)
+            raise
+        return file
+
+    def close(self, file: OpenFile) -> None:
+        """Forget what was kept for it."""
+        file.is_closed = True
+        file.session.capabilities.drop(file.capability)
+
+    async def refresh(self, file: OpenFile, timeout_s: float) -> None:
+        """Read the inode again, by its number, with a new capability. ESTALE and StaleFile: it is gone."""
+        session = file.session
+        if not file.mode & OpenMode.WRITE:
+            request = OpenRequest(
+                path=Path(base=file.inode), mode=file.mode, mutation=Mutation(session.id, 0, 0)
+            )
+            await self._renewed(file, await self._meta.call(OPEN, request, timeout_s=timeout_s))
+            return
+        await self._renewed(
+            file, await self._meta.mutate(session.slots, OPEN, self._again(file), timeout_s=timeout_s)
+        )
+        # the file is open twice now: one close of it changes nothing but that
+        await self._meta.mutate(session.slots, CLOSE, self._once_less(file), timeout_s=timeout_s)
+
+    @staticmethod
+    def _again(file: OpenFile) -> Callable[[Mutation], OpenRequest]:
+        return lambda mutation: OpenRequest(path=Path(base=file.inode), mode=file.mode, mutation=mutation)
+
+    @staticmethod
+    def _once_less(file: OpenFile) -> Callable[[Mutation], CloseRequest]:
+        return lambda mutation: CloseRequest(inode=file.inode, mutation=mutation, epoch=file.epoch)
+
+    async def _renewed(self, file: OpenFile, answer: OpenResponse) -> None:
+        if answer.attributes.epoch != file.attributes.epoch:
+            file.written_end_bytes = 0  # it was cut: what was written before may be gone
+        file.session.capabilities.replace(file.capability, answer.capability)
+        await self._take(file, answer.attributes, answer.content)
+
+    async def look_again(self, file: OpenFile, timeout_s: float) -> None:
+        """Learn the length that others have given the file since."""
+        answer = await self._meta.call(STAT, StatRequest(path=Path(base=file.inode)), timeout_s=timeout_s)
+        found = answer.attributes
+        if found.epoch != file.epoch or found.storage is not file.attributes.storage or file.is_inline:
+            await self.refresh(file, timeout_s)
+        else:
+            self.learn(file, found)
+
+    def learn(self, file: OpenFile, attributes: Attributes) -> None:
+        """Attributes that came with another answer, of the same epoch and storage."""
+        file.attributes = attributes
+        file.known_s = self._clock.boot_s()
+
+    async def _take(self, file: OpenFile, attributes: Attributes, content: bytes | None) -> None:
+        if attributes.kind is not InodeKind.FILE:
+            raise StaleFile(f"inode {attributes.inode:x} is no file")
+        self.learn(file, attributes)
+        file.content = content if file.is_inline else None
+        if not file.is_inline:
+            file.chains = await self._chains_of(attributes.layout)
+
+    async def _chains_of(self, layout: Layout | None) -> tuple[ChainId, ...]:
+        if layout is None:
+            raise InvalidRequest("a file without a layout")
+        found = self._chains.get(layout)
+        if found is not None:
+            return found
+        table = self._routing.routing.table(layout.table, layout.table_version)
+        if table is None:
+            await self._routing.refresh()
+            table = self._routing.routing.table(layout.table, layout.table_version)
+        if table is None or not table.chains:
+            raise StaleRouting(f"chain table {layout.table} version {layout.table_version} is not in routing")
+        chains = file_chains(layout, table.chains)
+        if len(self._chains) >= LAYOUTS_MAX:
+            self._chains.clear()
+        self._chains[layout] = chains
+        return chains

@@ -1,0 +1,368 @@
+"""Reading chunks: pieces to the best replicas, again elsewhere when one fails, hedged when one is slow.
+
+A round groups the missing pieces by server and sends all requests at once; whatever did not arrive goes into
+the next round, at other replicas. Rounds end when all is there, when an error is the caller's, or at the
+deadline. What each error means for the next round:
+
+=================================  ====================================================================
+StaleRouting                       fetch routing, then again (within 100 ms)
+Unavailable, MaybeApplied, Busy…   another replica, at once; after all of them failed: a pause, routing
+CorruptData                        another replica; every replica at most twice, then it is the answer
+CapabilityExpired                  present it again, same replica
+StaleFile                          the caller re-reads the inode
+=================================  ====================================================================
+
+Hedge: a request that takes too long is asked of other replicas into memory of its own. If that wins, the
+first call is ended (no byte of it can arrive any more) before the bytes are copied to their places.
+
+Source: design 4.4, 6.2, 8 (a node's death stalls a read ≤ 1 s).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fs3.errors import (
+    Busy,
+    CapabilityExpired,
+    CorruptData,
+    DeadlineExceeded,
+    Fs3Error,
+    MaybeApplied,
+    Retryable,
+    StaleRouting,
+    Unavailable,
+)
+from fs3.ids import ChainId, ChainVersion
+from fs3.tasks import TaskScope
+from fs3.wire.storage import READ, ReadItem, ReadRequest
+
+from .byte_budget import ByteBudget
+from .open_files import OpenFile
+from .plan import Batch, Piece, group
+from .receiving import ReadSink
+from .selection import HedgeBudget, Latencies, Replicas
+from .session import Session
+from .settings import ClientSettings, Components
+
+ATTEMPT_TIMEOUT_S = 5.0
+"""Longest wait for one request; a server that hangs that long is given up (hedges come much earlier)."""
+FIRST_PAUSE_S = 0.01
+PAUSE_MAX_S = 0.1
+CORRUPT_TRIES = 2
+"""Times that one replica may give bytes with a wrong sum: the second read may see a newer version."""
+REFUSED_TRIES = 4
+"""Times that a capability is presented again for one piece."""
+TRIES_KEPT = 2
+"""Failed addresses that are avoided, beside the last one: in a chain of three, all others."""
+ONE_REPLICA_BYTES = 1 << 20
+"""Of one read: so much of a chain's bytes go to one replica before the choice is made again."""
+REFRESH_TIMEOUT_S = 0.5
+
+FilePiece = Piece[OpenFile]
+FileBatch = Batch[OpenFile]
+
+
+class Failure(NamedTuple):
+    """A piece that did not arrive, the server that was asked ("": none could be), and why."""
+
+    piece: FilePiece
+    address: str
+    error: Fs3Error
+
+
+@dataclass(slots=True)
+class ReaderCounters:
+    """What readers did; exported by whoever runs the client."""
+
+    requests: int = 0
+    pieces: int = 0
+    bytes: int = 0
+    retried_pieces: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    corrupt_pieces: int = 0
+
+
+class Reader:
+    """Reads pieces for all files of one client process."""
+
+    def __init__(self, components: Components, settings: ClientSettings, scope: TaskScope) -> None:
+        self._caller = components.caller
+        self._routing = components.routing
+        self._clock = components.clock
+        self._rng = components.rng
+        self._settings = settings
+        self._scope = scope
+        self.replicas = Replicas()
+        self.latencies = Latencies()
+        self._hedges = HedgeBudget()
+        self.budget = ByteBudget(settings.bytes_in_flight_max)
+        self.counters = ReaderCounters()
+
+    async def read(self, session: Session, pieces: list[FilePiece], timeout_s: float) -> None:
+        """Fill the views of all pieces (of files of one session).
+
+        StaleFile: an inode has to be read again; SessionLost, CapabilityExpired; CorruptData: all replicas
+        are wrong; DeadlineExceeded.
+        """
+        deadline_s = self._clock.boot_s() + timeout_s
+        self.counters.pieces += len(pieces)
+        attempt = 0
+        while True:
+            failures: list[Failure] = []
+            try:
+                batches = self.plan(pieces)
+            except StaleRouting as error:
+                failures = [Failure(piece, "", error) for piece in pieces]
+            else:
+                await self._run(session, batches, deadline_s, failures)
+            if not failures:
+                return
+            pieces = [failure.piece for failure in failures]
+            attempt += 1
+            worst = self._judge(session, failures)
+            await self._before_next(worst, attempt, deadline_s)
+
+    # --- where to ---
+
+    def plan(self, pieces: Iterable[FilePiece]) -> list[FileBatch]:
+        """Requests for the pieces, at the best replicas. StaleRouting: a chain has none."""
+        now_s = self._clock.boot_s()
+        planned_bytes: dict[str, int] = {}
+        serving: dict[ChainId, list[str]] = {}
+        chosen: dict[ChainId, tuple[str, int]] = {}
+
+        def choose(piece: FilePiece) -> str:
+            chain = piece.chain
+            address, room_bytes = chosen.get(chain, ("", 0))
+            if piece.tries or room_bytes < piece.length_bytes:
+                addresses = serving.get(chain)
+                if addresses is None:
+                    addresses = serving[chain] = self._serving(chain)
+                address = self.replicas.choose(addresses, now_s, piece.tries, planned_bytes)
+                room_bytes = ONE_REPLICA_BYTES
+            if not piece.tries:
+                chosen[chain] = (address, room_bytes - piece.length_bytes)
+            planned_bytes[address] = planned_bytes.get(address, 0) + piece.length_bytes
+            return address
+
+        return group(pieces, choose)
+
+    def _serving(self, chain: ChainId) -> list[str]:
+        routing = self._routing.routing
+        info = routing.chains.get(chain)
+        members = info.serving if info is not None else ()
+        found = [address for m in members if (address := routing.address_of(m.target)) is not None]
+        if not found:
+            raise StaleRouting(f"no member of chain {chain} serves in routing {routing.version}")
+        return found
+
+    # --- a round ---
+
+    async def _run(
+        self, session: Session, batches: list[FileBatch], deadline_s: float, failures: list[Failure]
+    ) -> None:
+        if len(batches) == 1:
+            await self._one(session, batches[0], deadline_s, failures)
+            return
+        tasks = [
+            self._scope.start("read", self._one(session, batch, deadline_s, failures)) for batch in batches
+        ]
+        try:
+            for task in tasks:
+                await task
+        finally:
+            await end_tasks(tasks)
+
+    async def _one(
+        self, session: Session, batch: FileBatch, deadline_s: float, failures: list[Failure]
+    ) -> None:
+        """One request, its hedge if need be; what did not arrive is added to ``failures``."""
+        sink = ReadSink(batch.pieces)
+        await self.budget.take(batch.bytes)
+        self.replicas.begin(batch.address, batch.bytes)
+        try:
+            error = await self._hedged(session, batch, sink, deadline_s)
+        finally:
+            self.replicas.end(batch.address, batch.bytes)
+            self.budget.give(batch.bytes)
+        for at in sink.missing():
+            cause = sink.failed.get(at) or error or Unavailable(f"{batch.address} left a range out")
+            failures.append(Failure(batch.pieces[at], batch.address, cause))
+
+    async def _hedged(
+        self, session: Session, batch: FileBatch, sink: ReadSink[OpenFile], deadline_s: float
+    ) -> Fs3Error | None:
+        self._hedges.earn()
+        if not self._settings.hedge:
+            return await self._call(session, batch, sink, deadline_s)
+        first = self._scope.start("read first", self._call(session, batch, sink, deadline_s))
+        second: asyncio.Task[None] | None = None
+        try:
+            await asyncio.wait((first,), timeout=self.latencies.hedge_after_s(batch.bytes))
+            if not first.done():
+                self.replicas.suspect(batch.address, self._clock.boot_s())
+                if self._hedges.spend():
+                    hedge = self._hedge(session, batch, sink, first, deadline_s)
+                    second = self._scope.start("read hedge", hedge)
+                    await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((first,))
+            if second is not None and first.cancelled():
+                await second  # it has won, ended the first, and now copies
+                return None
+            return first.result()
+        finally:
+            await end_tasks([first] if second is None else [second, first])
+
+    async def _hedge(
+        self,
+        session: Session,
+        batch: FileBatch,
+        sink: ReadSink[OpenFile],
+        first: asyncio.Task[Fs3Error | None],
+        deadline_s: float,
+    ) -> None:
+        """Read what the first call has not brought from other replicas; if all of it comes, end the first."""
+        self.counters.hedges += 1
+        wanted = sink.missing()
+        copies = [_elsewhere(batch.pieces[at], batch.address) for at in wanted]
+        try:
+            batches = self.plan(copies)
+        except StaleRouting:
+            return
+        if any(other.address == batch.address for other in batches):
+            return  # there is no other replica
+        for other in batches:
+            copy_sink = ReadSink(other.pieces)
+            self.replicas.begin(other.address, other.bytes)
+            try:
+                failure = await self._call(session, other, copy_sink, deadline_s)
+            finally:
+                self.replicas.end(other.address, other.bytes)
+            if failure is not None or copy_sink.missing():
+                return  # the first call is still there for it, and the next round
+        await end_tasks([first])  # from here on no byte of it can arrive
+        for at, copy in zip(wanted, copies, strict=True):
+            if not sink.done[at]:
+                sink.views[at][:] = copy.view
+                sink.done[at] = 1
+        self.counters.hedges_won += 1
+
+    async def _call(
+        self, session: Session, batch: FileBatch, sink: ReadSink[OpenFile], deadline_s: float
+    ) -> Fs3Error | None:
+        """Send one request. Errors that another round may mend are returned, others raised."""
+        started_s = self._clock.boot_s()
+        timeout_s = max(0.001, min(deadline_s - started_s, ATTEMPT_TIMEOUT_S))
+        try:
+            numbers = dict.fromkeys([piece.file.capability for piece in batch.pieces])
+            await session.capabilities.present(batch.address, numbers, timeout_s)
+            request = self.request(session, batch.pieces)
+            await self._caller.call(
+                batch.address, READ, request, timeout_s=timeout_s, sink=sink, bulk=batch.is_bulk
+            )
+        except (Retryable, MaybeApplied, StaleRouting, CapabilityExpired, CorruptData) as error:
+            if isinstance(error, Unavailable | MaybeApplied):
+                self.replicas.suspect(batch.address, self._clock.boot_s())
+            return error
+        self.note(batch, self._clock.boot_s() - started_s)
+        return None
+
+    def note(self, batch: FileBatch, took_s: float) -> None:
+        """A request was answered."""
+        self.latencies.note(batch.bytes, took_s)
+        self.replicas.trust(batch.address)
+        self.counters.requests += 1
+        self.counters.bytes += batch.bytes
+
+    def request(self, session: Session, pieces: Sequence[FilePiece]) -> ReadRequest:
+        """The message for one batch. StaleRouting: a chain has gone from routing since it was planned."""
+        chains = self._routing.routing.chains
+        versions: dict[ChainId, ChainVersion] = {}
+        items = []
+        for piece in pieces:
+            chain = piece.chain
+            version = versions.get(chain)
+            if version is None:
+                info = chains.get(chain)
+                if info is None:
+                    raise StaleRouting(f"chain {chain} is not in routing any more")
+                version = versions[chain] = info.version
+            number = piece.file.capability
+            items.append(
+                ReadItem(chain, version, piece.chunk, piece.offset_bytes, piece.length_bytes, number)
+            )
+        return ReadRequest(session=session.id, items=tuple(items))
+
+    # --- between rounds ---
+
+    def _judge(self, session: Session, failures: list[Failure]) -> Fs3Error:
+        """Note what each failure means for its piece; raises what no further round can mend. Returns the
+        failure that asks for the longest pause."""
+        worst = failures[0].error
+        self.counters.retried_pieces += len(failures)
+        for piece, address, error in failures:
+            if isinstance(error, CapabilityExpired):
+                session.capabilities.forget(address, piece.file.capability)
+                piece.refused_count += 1
+                if piece.refused_count >= REFUSED_TRIES:
+                    raise error
+            elif isinstance(error, CorruptData):
+                self.counters.corrupt_pieces += 1
+                piece.corrupt_count += 1
+                if piece.corrupt_count >= CORRUPT_TRIES * len(self._serving(piece.chain)):
+                    raise error
+            elif not isinstance(error, Retryable | MaybeApplied | StaleRouting):
+                raise error
+            if not isinstance(error, CapabilityExpired):
+                piece.tries = (*piece.tries[-TRIES_KEPT:], address)
+            if isinstance(error, StaleRouting | Busy):
+                worst = error
+        return worst
+
+    async def _before_next(self, worst: Fs3Error, attempt: int, deadline_s: float) -> None:
+        """Pause (not before the first other replica is tried), fetch routing where it may be old."""
+        waits = attempt > 1 or isinstance(worst, StaleRouting | Busy)
+        pause_s = min(PAUSE_MAX_S, FIRST_PAUSE_S * float(1 << min(attempt, 10))) if waits else 0.0
+        pause_s *= 0.5 + self._rng.random() / 2
+        left_s = deadline_s - self._clock.boot_s()
+        if left_s <= pause_s:
+            raise DeadlineExceeded(f"read: gave up after {attempt} attempts: {worst}") from worst
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        if isinstance(worst, StaleRouting) or attempt > 1:
+            try:
+                async with asyncio.timeout(min(REFRESH_TIMEOUT_S, left_s)):
+                    await self._routing.refresh()
+            except (TimeoutError, Retryable, MaybeApplied):
+                return  # mgmtd is away: what we know may still be right
+
+
+def _elsewhere(piece: FilePiece, not_at: str) -> FilePiece:
+    """The same range for another replica, into memory of its own."""
+    room = memoryview(bytearray(piece.length_bytes))
+    copy = Piece(piece.file, piece.chain, piece.chunk, piece.offset_bytes, piece.length_bytes, room)
+    copy.tries = (*piece.tries, not_at)
+    return copy
+
+
+async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they have ended, whatever else is cancelled meanwhile: what they receive
+    into belongs to the caller again afterwards. Their exceptions are seen here."""
+    cancelled: asyncio.CancelledError | None = None
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if not task.cancelled():
+            task.exception()
+    if cancelled is not None:
+        raise cancelled

@@ -1,0 +1,68 @@
+"""Settings of a client, and what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from fs3.clock import Clock
+from fs3.rng import Rng
+from fs3.rpc.service import Caller, Method, Sink
+from fs3.stubs.storage import RoutingSource
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What a user may turn."""
+
+    meta_timeout_s: float = 30.0
+    """Of one operation on names and attributes, all retries included."""
+    read_timeout_s: float = 60.0
+    """Of one read or batch."""
+    write_timeout_s: float = 300.0
+    """Of one write to a chain; a chain whose member is away makes writes wait (design 8)."""
+    bytes_in_flight_max: int = 64 * MIB
+    """Bytes of reads under way in the process; further requests wait."""
+    writes_in_flight_max: int = 8
+    """Chunk writes under way in the process (design 5.3: more gains nothing)."""
+    readahead_bytes_max: int = 8 * MIB
+    """Of one sequentially read file; 0: none."""
+    write_behind_bytes_max: int = 8 * MIB
+    """Of one file: bytes that ``write`` has taken and the chains have not; 0: each write waits."""
+    hedge: bool = True
+    """Ask a second replica when the first takes long (design 6.2)."""
+    description: str = ""
+    """Shown in the list of sessions."""
+
+
+class BlockingCaller(Protocol):
+    """A bulk plane that a thread may call without the event loop (``RpcClient.call_blocking``)."""
+
+    def call_blocking(
+        self,
+        address: str,
+        method: Method[Any, Any],
+        request: msgspec.Struct,
+        *,
+        timeout_s: float,
+        sink: Sink | None = None,
+    ) -> Any: ...
+
+
+@dataclass(slots=True)
+class Components:
+    """What a client is made of; a simulated world hands in its own."""
+
+    caller: Caller
+    routing: RoutingSource
+    clock: Clock
+    rng: Rng
+    make_nonce: Callable[[], bytes]
+    """16 unpredictable bytes each time."""
+    host: str = ""
+    """This machine's name, shown in the list of sessions."""
