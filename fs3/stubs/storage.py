@@ -217,16 +217,22 @@ class StorageStub:
 
     async def raise_epoch(
         self, inode: InodeId, epoch: Epoch, chains: Sequence[ChainId], *, timeout_s: float
-    ) -> None:
-        """Put ``epoch`` in force on every chain: no update numbered under an older one will appear (4.9)."""
+    ) -> Epoch:
+        """Put ``epoch`` in force on every chain: no update numbered under an older one will appear (4.9).
 
-        async def one(chain: ChainId) -> None:
+        Returns the greatest epoch found in force: greater than ``epoch`` if somebody raised it further.
+        """
+
+        async def one(chain: ChainId) -> Epoch:
             def build(info: ChainInfo) -> RaiseEpochRequest:
                 return RaiseEpochRequest(chain=chain, chain_version=info.version, inode=inode, epoch=epoch)
 
-            await self._chains.call_head(chain, RAISE_EPOCH, build, timeout_s=timeout_s, idempotent=True)
+            answer = await self._chains.call_head(
+                chain, RAISE_EPOCH, build, timeout_s=timeout_s, idempotent=True
+            )
+            return answer.epoch
 
-        await self._each(f"raise {inode:x}", one, chains)
+        return max(await self._each(f"raise {inode:x}", one, chains), default=epoch)
 
     async def cut(
         self,
