@@ -5,11 +5,12 @@ PYTHON_OF_VENV := .venv/bin/python
 ARGS ?=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak sim bench check format clean
+.PHONY: help venv demo test soak sim bench format clean
+.PHONY: check check-format check-lint check-types check-layers check-rules
 
 help: ## show this list
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
 venv: ## set up .venv, if it is not ready
 	@.ci/set-up
@@ -29,12 +30,22 @@ sim: venv ## the simulated world: the real servers under virtual time, all seeds
 bench: venv ## measure; a table, and build/bench/report.json
 	@$(PYTHON_OF_VENV) -m tests.bench $(ARGS)
 
-check: venv ## format, lint, types, import contracts, house rules
+check: check-format check-lint check-types check-layers check-rules ## all checks that need no test run
+
+check-format: venv ## is the code formatted (make format does it)
 	@.venv/bin/ruff format --check
+
+check-lint: venv ## linter
 	@.venv/bin/ruff check
+
+check-types: venv ## mypy, strict
 	@$(PYTHON_OF_VENV) -m mypy
+
+check-layers: venv ## import contracts
 	@.venv/bin/lint-imports --no-cache >.lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
 	@rm -f .lint-imports.log
+
+check-rules: venv ## house rules and packaging
 	@$(PYTHON_OF_VENV) -m pytest -q tests/test_tidy.py tests/test_layers.py tests/test_packaging.py
 
 format: venv ## format the code and sort imports
