@@ -28,7 +28,9 @@ class Row(NamedTuple):
 COMMANDS: dict[str, dict[str, Row]] = {
     "Files (fs3://host[:port]/path or a cluster's name)": {},
     "A cluster on this machine": {},
-    "Daemons": {},
+    "Daemons": {
+        "kv": Row("fs3.deploy.daemons:kv", "Own the embedded key-value store of one machine."),
+    },
     "Information": {
         "metrics": Row("fs3.deploy.metrics_command:metrics", "List every metric that the daemons export."),
     },

@@ -79,39 +79,47 @@ _DAEMON = (
 )
 
 _RPC = (
+    _gauge("fs3_rpc_connections", "connections", "Connections of this server that are open now."),
+    _gauge("fs3_rpc_in_flight_calls", "calls", "Calls whose handlers wait now."),
+    _counter("fs3_rpc_accepted_connections_total", "connections", "Connections accepted."),
+    _counter("fs3_rpc_refused_total", "requests", "Handshakes, connections and requests refused.", "reason"),
     _counter(
-        "fs3_rpc_requests_total", "requests", "Requests answered, by method and outcome.", "method", "outcome"
+        "fs3_rpc_ended_calls_total", "calls", "Calls that ended without their handler's answer.", "reason"
     ),
-    _latency("fs3_rpc_request_seconds", "From a request's arrival to its answer's hand-over.", "method"),
-    _counter("fs3_rpc_received_bytes_total", "bytes", "Bytes received, frames and payloads."),
-    _counter("fs3_rpc_sent_bytes_total", "bytes", "Bytes sent, frames and payloads."),
-    _gauge("fs3_rpc_connections", "connections", "Open connections accepted by this server."),
-    _gauge("fs3_rpc_in_flight_requests", "requests", "Requests taken and not answered yet."),
-    _counter("fs3_rpc_refused_total", "requests", "Requests and connections refused, by reason.", "reason"),
     _counter(
         "fs3_rpc_bad_frames_total", "frames", "Frames that no honest peer sends; their connections are cut."
     ),
-    _counter(
-        "fs3_rpc_calls_total",
-        "calls",
-        "Calls made to other servers, by method and outcome.",
-        "method",
-        "outcome",
-    ),
-    _latency("fs3_rpc_call_seconds", "From a call to its answer.", "method"),
-    _counter("fs3_rpc_retries_total", "calls", "Calls repeated, by the error that caused it.", "error"),
+    _counter("fs3_rpc_stalled_connections_total", "connections", "Connections cut: answers were not taken."),
+    _counter("fs3_rpc_received_bytes_total", "bytes", "Bytes received by this server's small plane."),
+    _counter("fs3_rpc_sent_bytes_total", "bytes", "Bytes sent by this server's small plane."),
+    _gauge("fs3_rpc_client_connections", "connections", "Connections to other servers that are open now."),
+    _counter("fs3_rpc_client_calls_total", "calls", "Calls made to other servers, by plane.", "plane"),
+    _counter("fs3_rpc_client_connects_total", "connections", "Connections tried.", "plane", "outcome"),
+    _counter("fs3_rpc_client_lost_total", "connections", "Connections lost with calls under way.", "plane"),
+    _counter("fs3_rpc_client_given_up_total", "calls", "Calls cancelled or past their deadline.", "plane"),
+    _counter("fs3_rpc_client_bad_frames_total", "frames", "Frames of servers that no honest one sends."),
+    _counter("fs3_rpc_client_late_answers_total", "answers", "Answers to calls that had been given up."),
+    _counter("fs3_rpc_client_received_bytes_total", "bytes", "Bytes of payloads received by the bulk plane."),
+    _counter("fs3_rpc_client_sent_bytes_total", "bytes", "Bytes of payloads sent by the bulk plane."),
 )
 
 _KV = (
-    _counter("fs3_kv_transactions_total", "transactions", "Attempts, by outcome.", "outcome"),
-    _latency("fs3_kv_commit_seconds", "From a commit's request to its durable answer."),
-    _counter("fs3_kv_conflicts_total", "transactions", "Commits refused for a conflict."),
-    _counter("fs3_kv_too_old_total", "transactions", "Reads or commits at a version that is too old."),
-    _batches("fs3_kv_batch_commits", "commits", "Commits in one write transaction of the store."),
-    _latency("fs3_kv_sync_seconds", "Time of one durable write transaction of the store."),
-    _gauge("fs3_kv_store_used_bytes", "bytes", "Bytes of the store that hold data."),
-    _gauge("fs3_kv_clients", "connections", "Processes connected to the store's owner."),
-    _gauge("fs3_kv_watches", "watches", "Watches in force."),
+    _counter("fs3_kv_owner_commits_total", "commits", "Commits judged by the store's owner.", "verdict"),
+    _counter("fs3_kv_owner_batches_total", "batches", "Write transactions of the store, each with one sync."),
+    _counter("fs3_kv_owner_batch_seconds_total", "seconds", "Time spent in them, syncs included."),
+    _gauge("fs3_kv_owner_batch_max_seconds", "seconds", "Longest of them since the start."),
+    _counter("fs3_kv_owner_refused_batches_total", "batches", "Batches that the store or its disk refused."),
+    _counter("fs3_kv_owner_refused_connections_total", "connections", "Connections refused by the owner."),
+    _counter("fs3_kv_owner_bad_frames_total", "frames", "Frames that no honest client sends."),
+    _counter("fs3_kv_owner_fired_watches_total", "watches", "Watches that saw a change."),
+    _counter("fs3_kv_owner_reclaimed_readers_total", "readers", "Read snapshots left by dead processes."),
+    _gauge("fs3_kv_owner_connections", "connections", "Processes connected to the store's owner."),
+    _gauge("fs3_kv_owner_watches", "watches", "Watches in force."),
+    _counter("fs3_kv_connects_total", "connections", "Connections made to the store's owner."),
+    _counter("fs3_kv_losses_total", "connections", "Connections to the store's owner that were lost."),
+    _counter("fs3_kv_commits_total", "commits", "Commits sent to the store."),
+    _counter("fs3_kv_unknown_results_total", "commits", "Commits whose answer was lost."),
+    _counter("fs3_kv_timeouts_total", "commits", "Commits without answer in time."),
 )
 
 _MEMBER = (

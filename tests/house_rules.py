@@ -53,6 +53,7 @@ PURE = (
     "fs3/kv/overlay.py",
     "fs3/kv/ranges.py",
     "fs3/kv/resolver.py",
+    "fs3/kv/watches.py",
     "fs3/layout.py",
     "fs3/metric_catalogue.py",
     "fs3/routing.py",
