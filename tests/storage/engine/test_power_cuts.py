@@ -166,25 +166,36 @@ def test_a_cut_while_a_store_is_made_leaves_no_store_or_an_empty_one() -> None:
             check_same(store, Model())
 
 
-def test_a_block_that_only_a_lost_commit_mark_set_free_is_not_written() -> None:
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_a_block_that_only_a_lost_commit_mark_set_free_is_not_written(steps: int) -> None:
     shop = SimShop()
     store = shop.create()
-    for number in (1, 2):
-        apply(store, write(chunk(0), identity(number), bytes([number]) * 1000))
-    store.flush()
-    store.stage([write(chunk(0), identity(3), b"3" * 1000)])
-    store.commit(chunk(0), identity(3))  # sets the block of version 2 free, when the mark is durable
-    for steps in range(1, 6):
-        disk = shop.disk
-        disk.cut_at = disk.step_count + steps
-        try:
-            store.stage([write(chunk(1), identity(1, steps), b"4" * 1000)])
-        except PowerCut:
-            pass
-        shop.disk = disk.after_power_cut()
+    apply(store, write(chunk(0), identity(1), b"1" * 1000))
+    store.stage([write(chunk(0), identity(2), b"2" * 1000)])
+    store.commit(chunk(0), identity(2))  # sets the block of version 1 free, when the mark is durable
+    shop.disk.cut_at = shop.disk.step_count + steps
+    try:
+        store.stage([write(chunk(number), identity(1), b"4" * 1000) for number in range(1, 4)])
+    except PowerCut:
+        shop.disk = shop.disk.after_power_cut()
         store = shop.open()
-        committed = store.versions(chunk(0)).committed
-        assert committed is not None
-        expected = bytes([2]) * 1000 if committed.identity == identity(2) else b"3" * 1000
-        assert content(store, chunk(0)) == expected
-        shop.clock.now_s += 40
+    committed = store.versions(chunk(0)).committed
+    assert committed is not None
+    number = committed.identity.update_version
+    assert content(store, chunk(0)) == b"%d" % number * 1000
+
+
+def test_a_replaced_pending_version_stays_if_the_index_is_full() -> None:
+    shop = SimShop()
+    store, model = shop.create(), Model()
+    item = write(chunk(0), identity(1), b"a" * 1000)
+    store.stage([item])
+    model.stage(item)
+    store._core.index.is_full = True  # type: ignore[attr-defined]
+    (outcome,) = store.stage([write(chunk(0), identity(1, 2), b"b" * 1000)])
+    assert outcome.error is not None
+    store._core.index.is_full = False  # type: ignore[attr-defined]
+    other = write(chunk(1), identity(1, 3), b"c" * 1000)
+    store.stage([other])
+    model.stage(other)
+    check_same(store, model)
