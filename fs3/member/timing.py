@@ -1,0 +1,94 @@
+"""Every time of leases, beacons and verdicts in one place. PURE.
+
+The values belong together: a lease is safe only because the granter waits longer than the holder counts,
+whatever their clocks' rates. ``problem`` refuses sets that break this; daemons ask it at their start.
+
+Source: design 2.1–2.4, 2.10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Times in seconds, each by the clock (``boot_s``) of the node that counts it."""
+
+    lease_s: float = 1.5
+    """L: how long a holder serves, counted from the sending of the request that was answered."""
+    grant_factor: float = 1.02
+    grant_margin_s: float = 0.05
+    clock_rate_error: float = 0.009
+    """Greatest error of a clock's rate, either way."""
+    clock_loss_s: float = 0.1
+    """A clock that falls behind by more than this is not to be counted on: its node fences itself."""
+    beacon_s: float = 0.5
+    """Period of beacons and of asks to peers."""
+    repeat_s: float = 0.1
+    """An unanswered request is repeated after this."""
+    repeat_for_s: float = 3.0
+    """Somebody silent for longer is asked once a period only."""
+    rpc_after_s: float = 0.2
+    """A request unanswered for this long is repeated over RPC too: the network may drop datagrams only."""
+    hint_s: float = 1.0
+    """A peer that has not answered for this long is named in beacons as out of reach."""
+    silence_s: float = 5.0
+    """A node that is merely silent counts as dead after this."""
+    no_lease_s: float = 3.0
+    """A node one of whose chains has had no lease of either kind for this long counts as failed."""
+    primary_s: float = 3.0
+    """A standby takes over when the lease record has not changed for this long."""
+    primary_margin_s: float = 0.15
+    """The holder stops this much earlier."""
+    renew_s: float = 0.5
+    """Period of the primary's renewals, and of a standby's looks at the record."""
+    report_s: float = 3.0
+    """Period of full reports; a change is reported at once."""
+    routing_wait_s: float = 5.0
+    """How long a request for newer routing waits at the primary."""
+
+    @property
+    def grant_s(self) -> float:
+        """G: how long a granter regards its grant as running, counted from its answer."""
+        return self.lease_s * self.grant_factor + self.grant_margin_s
+
+    @property
+    def primary_holds_s(self) -> float:
+        """How long the holder of the lease record is primary, counted from the begin of its renewal."""
+        return self.primary_s - self.primary_margin_s
+
+    def problem(self) -> str | None:
+        """What does not fit together, or None."""
+        error = self.clock_rate_error
+        slowest, fastest = 1 - error, 1 + error
+        rules = (
+            (0 < error < 0.1, "clock_rate_error must lie between 0 and 0.1"),
+            (self.clock_loss_s >= 0, "clock_loss_s must not be negative"),
+            (
+                self.lease_s / slowest < self.grant_s / fastest,
+                "a slow holder's lease_s must end before a fast granter's grant_s",
+            ),
+            (0 < self.repeat_s < self.beacon_s, "repeat_s must be shorter than beacon_s"),
+            (
+                2 * self.beacon_s + 2 * self.repeat_s < self.lease_s,
+                "lease_s must outlast two periods of beacon_s and two repeats",
+            ),
+            (self.rpc_after_s < self.lease_s - self.beacon_s, "rpc_after_s must leave time within a lease"),
+            (
+                self.primary_holds_s / slowest < self.primary_s / fastest,
+                "primary_margin_s must cover the clocks' rates over primary_s",
+            ),
+            (
+                3 * self.renew_s < self.primary_holds_s,
+                "primary_s must outlast three renewals of renew_s",
+            ),
+            (self.silence_s > self.grant_s + self.beacon_s, "silence_s must be longer than a grant"),
+            (self.no_lease_s > self.lease_s, "no_lease_s must be longer than a lease"),
+            (self.hint_s > self.beacon_s, "hint_s must be longer than beacon_s"),
+        )
+        return next((text for holds, text in rules if not holds), None)
+
+
+TIMING = Timing()
+"""What production runs with."""
