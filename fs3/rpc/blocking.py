@@ -8,6 +8,7 @@ the socket; in both directions the kernel copies outside the GIL. Time limits ar
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ SCRATCH_BYTES = 4096
 """Read ahead with a header: enough for most messages; what belongs to a payload is copied out of it."""
 IOVECS_MAX = 1024
 SKIP_BYTES = 1 << 16
+LIMIT_S_MIN = 1 / 1024
 _TIMEVAL = struct.Struct("@ll")
 _LINGER = struct.Struct("@ii")
 
@@ -42,6 +44,8 @@ class FrameSocket:
         self._now_s = now_s
         self._receive_by_s = float("inf")
         self._send_by_s = float("inf")
+        self._receive_limit_s = 0.0  # the kernel's: none yet
+        self._send_limit_s = 0.0
         self._scratch = bytearray(SCRATCH_BYTES)
         self._view = memoryview(self._scratch)
         self._start = 0
@@ -54,23 +58,36 @@ class FrameSocket:
     def receive_by(self, deadline_s: float) -> None:
         """All further receiving together ends by then, with Stalled: also from a peer that only trickles."""
         self._receive_by_s = deadline_s
-        left_s = deadline_s - self._now_s()
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left_s))
+        self._receive_limit_s = self._limit(socket.SO_RCVTIMEO, deadline_s, self._receive_limit_s)
 
     def send_by(self, deadline_s: float) -> None:
         """All further sending together ends by then, with Stalled."""
         self._send_by_s = deadline_s
+        self._send_limit_s = self._limit(socket.SO_SNDTIMEO, deadline_s, self._send_limit_s)
+
+    def _limit(self, option: int, deadline_s: float, present_s: float) -> float:
+        """Have the kernel wake us in time; returns after how long it does now.
+
+        A power of two, at most the time that is left: so calls with like timeouts need no further system
+        call, and who is woken early waits again (``_go_on``).
+        """
         left_s = deadline_s - self._now_s()
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(left_s))
+        limit_s = 2.0 ** (math.frexp(left_s)[1] - 1) if left_s > LIMIT_S_MIN else LIMIT_S_MIN
+        if limit_s != present_s:
+            micros = int(limit_s * 1_000_000)
+            self.sock.setsockopt(
+                socket.SOL_SOCKET, option, _TIMEVAL.pack(micros // 1_000_000, micros % 1_000_000)
+            )
+        return limit_s
 
     def _go_on_receiving(self) -> None:
         if self._now_s() >= self._receive_by_s:
-            raise Stalled("receiving took too long")
+            raise Stalled("nothing received in time")
         self.receive_by(self._receive_by_s)
 
     def _go_on_sending(self) -> None:
         if self._now_s() >= self._send_by_s:
-            raise Stalled("sending took too long")
+            raise Stalled("peer does not take what it is sent")
         self.send_by(self._send_by_s)
 
     # --- end ---
@@ -162,7 +179,7 @@ class FrameSocket:
             self._start, self._end = 0, rest
         while self._end - self._start < size_bytes:
             self._end += self._receive([self._view[self._end :]], 0)
-            if self._end - self._start < size_bytes:
+            if 0 < self._end - self._start < size_bytes:
                 self._go_on_receiving()
 
     def _receive_all(self, room: memoryview) -> None:
@@ -180,7 +197,8 @@ class FrameSocket:
             else:
                 got, _, _, _ = self.sock.recvmsg_into(room, 0, flags)
         except BlockingIOError:
-            raise Stalled("nothing received in time") from None
+            self._go_on_receiving()
+            return 0
         except OSError as error:
             raise PeerClosed(str(error)) from error
         if not got:
@@ -192,8 +210,8 @@ class FrameSocket:
 
     def send(self, frame: bytes, payload: Sequence[Buffer | FileRegion] = ()) -> None:
         """Send a frame and its payload. PeerClosed, Stalled: how much of it has left is not known."""
-        waiting: list[memoryview] = [memoryview(frame)]
         try:
+            waiting: list[memoryview] = [memoryview(frame)]
             for piece in payload:
                 if isinstance(piece, FileRegion):
                     if piece.length_bytes:
@@ -205,8 +223,6 @@ class FrameSocket:
                     if view.nbytes:
                         waiting.append(view.cast("B"))
             self._send_buffers(waiting, 0)
-        except BlockingIOError:
-            raise Stalled("peer does not take what it is sent") from None
         except OSError as error:
             raise PeerClosed(str(error)) from error
 
@@ -215,7 +231,10 @@ class FrameSocket:
         while left:
             batch = [left[n] for n in range(min(len(left), IOVECS_MAX))]
             more = flags if len(left) <= IOVECS_MAX else socket.MSG_MORE
-            sent = self.sock.sendmsg(batch, (), more)
+            try:
+                sent = self.sock.sendmsg(batch, (), more)
+            except BlockingIOError:
+                sent = 0
             self.sent_bytes += sent
             if sent < sum(map(len, batch)):
                 self._go_on_sending()
@@ -231,7 +250,11 @@ class FrameSocket:
         offset, left = region.offset_bytes, region.length_bytes
         out = self.sock.fileno()
         while left:
-            sent = os.sendfile(out, region.fd, offset, left)
+            try:
+                sent = os.sendfile(out, region.fd, offset, left)
+            except BlockingIOError:
+                self._go_on_sending()
+                continue
             if not sent:
                 raise FrameError(f"file ends {left} bytes before the region does: {region}")
             self.sent_bytes += sent
@@ -239,8 +262,3 @@ class FrameSocket:
             left -= sent
             if left:
                 self._go_on_sending()
-
-
-def _timeval(timeout_s: float) -> bytes:
-    micros = max(int(timeout_s * 1_000_000), 1)  # zero would mean: wait for ever
-    return _TIMEVAL.pack(micros // 1_000_000, micros % 1_000_000)

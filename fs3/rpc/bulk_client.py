@@ -38,6 +38,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 HOUSEKEEPING_S = 0.5
 CLOSE_S = 2.0
 STEP_S = 0.005
+FRESH_S = 0.1
+"""A connection used this recently is taken without a look whether the server has closed it since."""
 PEERS_MAX = 16_384
 
 
@@ -281,7 +283,8 @@ class BulkClient:
                     break
                 peer = idle.pop()
                 self._idle_count -= 1
-            if not peer.socket.has_ended():
+            is_fresh = self._now_s() - peer.used_s < FRESH_S
+            if is_fresh or not peer.socket.has_ended():
                 return peer
             self._close(peer)
         return self._connect(attempt.address, attempt.deadline_s)

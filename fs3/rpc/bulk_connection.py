@@ -24,7 +24,6 @@ import asyncio
 import fcntl
 import mmap
 import queue
-import select
 import struct
 import termios
 import threading
@@ -58,6 +57,10 @@ PARTS_MAX = 2048
 """Parts of one answer that wait to be sent."""
 ACKNOWLEDGED_POLL_S = 0.01
 """How often SIOCOUTQ is looked at when the peer has read everything and its acknowledgement is due."""
+
+
+Answer = tuple[Kind, Reply[Any] | Exception]
+"""A part, the answer, or the error that a handler on the event loop came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class BulkCall:
         self.payload = payload
         self.number = frame.call
         self.row = row
-        self.answers: queue.SimpleQueue[tuple[Kind, Reply[Any] | Exception] | None] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()  # PARTS_MAX and an end
         """From the event loop to the connection's thread; None: the handler has ended without an answer."""
 
     def send_part(self, reply: Reply[Any]) -> None:
@@ -167,8 +170,6 @@ class BulkConnection:
         self.state_of_peer: dict[str, Any] = {}
         self._held: deque[tuple[Callable[[], None], float]] = deque()  # (released, since)
         self._acknowledged = 0  # of the held ones: the peer has read them
-        self._poll = select.poll()
-        self._poll.register(sock.sock, select.POLLIN)
         self.is_busy = False
         """A request is under way."""
         self.thread = threading.Thread(target=self._run, name="fs3-bulk-server", daemon=True)
@@ -206,7 +207,7 @@ class BulkConnection:
             self._farewell(InvalidRequest(str(error)))
         except Stalled:
             self._server.count("stalled")
-        except (PeerClosed, ValueError, OSError):  # ValueError: closed under poll
+        except PeerClosed:
             pass
         finally:
             self._socket.reset()
@@ -223,17 +224,6 @@ class BulkConnection:
 
     # --- blocks that the kernel or the peer still refers to ---
 
-    def _wait(self) -> None:
-        """Until there is something to read; blocks are released meanwhile. Stalled: held for too long."""
-        while self._held:
-            held_s = self._server.now_s() - self._held[0][1]
-            if held_s > self._server.settings.held_s:
-                raise Stalled(f"blocks held for {held_s:.0f} s")
-            wait_s = ACKNOWLEDGED_POLL_S if self._acknowledged else self._server.settings.held_s - held_s
-            if self._poll.poll(wait_s * 1000 + 1):
-                return
-            self._release()
-
     def _release(self) -> None:
         if self._acknowledged and _unsent_bytes(self._socket) == 0:
             for _ in range(self._acknowledged):
@@ -243,15 +233,31 @@ class BulkConnection:
     # --- requests ---
 
     def _next(self) -> Frame | None:
-        """The next frame; None when the connection has been idle for long."""
-        self._wait()
-        self._socket.receive_by(self._server.now_s() + self._server.settings.idle_s)
-        try:
-            return self._socket.read(self._bounds)
-        except Stalled:
-            if self._socket.is_between_frames:
+        """The next frame; None when the connection has been idle for long. Stalled: blocks held too long.
+
+        Wakes now and then while blocks are held, to see whether they can be released or have been held for
+        too long.
+        """
+        settings = self._server.settings
+        idle_s = self._server.now_s() + settings.idle_s
+        while True:
+            now_s = self._server.now_s()
+            wake_s = idle_s
+            if self._held:
+                wake_s = self._held[0][1] + settings.held_s
+                if now_s > wake_s:
+                    raise Stalled(f"blocks held for more than {settings.held_s} s")
+                if self._acknowledged:
+                    wake_s = now_s + ACKNOWLEDGED_POLL_S
+            try:
+                self._socket.receive_by(wake_s)
+                return self._socket.read(self._bounds)
+            except Stalled:
+                if not self._socket.is_between_frames:
+                    raise
+            if not self._held and now_s > idle_s:
                 return None
-            raise
+            self._release()
 
     def _bounds(self, kind: int, method: int) -> tuple[int, int]:
         row = self._server.rows.get(method) if kind == Kind.REQUEST else None

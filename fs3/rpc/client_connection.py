@@ -242,7 +242,7 @@ class ClientConnection(asyncio.Protocol):
                 raise InvalidRequest(f"{pending.method_name}: the answer has payload, and no sink was given")
         except DECODE_ERRORS as error:
             self._fail(pending, CorruptData(f"answer to {pending.method_name}: {error}"))
-        except Exception as error:  # the sink's own: it ends the call, not the connection
+        except Exception as error:  # border: a sink is the caller's code; it ends the call only
             self._fail(pending, error)
         else:
             if frame.kind == Kind.RESPONSE:

@@ -109,7 +109,7 @@ class Resumed:
                 except GeneratorExit:
                     coroutine.close()
                     raise
-                except BaseException as error:
+                except BaseException as error:  # border: what is thrown in goes to the handler
                     yielded = coroutine.throw(error)
                 else:
                     yielded = coroutine.send(sent)
