@@ -27,7 +27,14 @@ class Row(NamedTuple):
 
 COMMANDS: dict[str, dict[str, Row]] = {
     "Files (fs3://host[:port]/path or a cluster's name)": {},
-    "A cluster on this machine": {},
+    "A cluster on this machine": {
+        "demo": Row(
+            "fs3.deploy.demo.command:demo", "Run the main job here: write, read, kill a node, verify."
+        ),
+        "dev": Row(
+            "fs3.deploy.dev.commands:dev", "Start, stop, look at and damage a cluster of this machine."
+        ),
+    },
     "Daemons": {
         "kv": Row("fs3.deploy.daemons:kv", "Own the embedded key-value store of one machine."),
     },

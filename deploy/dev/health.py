@@ -1,0 +1,23 @@
+"""Asks a daemon of this machine how it is."""
+
+from __future__ import annotations
+
+import http.client
+import json
+
+from .plan import HOST
+
+TIMEOUT_S = 1.0
+
+
+def fetch_health(http_port: int) -> dict[str, object] | None:
+    """The object that ``/healthz`` answers; None if nobody answers (in time, sensibly)."""
+    connection = http.client.HTTPConnection(HOST, http_port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/healthz")
+        found = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return found if isinstance(found, dict) else None
