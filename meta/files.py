@@ -210,20 +210,20 @@ def with_capability(op: Op, response: OpenResponse, session: ClientSessionId, mo
     )
 
 
-async def unlink_file(op: Op, txn: Transaction, record: Inode) -> None:
+async def unlink_file(txn: Transaction, record: Inode, now_ns: int) -> list[Event]:
     """The last name of a file or symlink is gone: drop it now if that is all, else leave it to the workers.
 
-    ``record`` was read by the caller; it is read again here with conflict.
+    ``record`` was read by the caller; it is read again here with conflict. Returns what to tell the workers.
     """
     inode = record.inode
     present = await get_inode(txn, inode)
     assert present is not None and present.nlink, f"inode {inode:x} had a name, but {present}"
     if not present.has_chunks and not present.cutting and not await writers(txn, inode, limit=1):
         await drop_inode(txn, present)
-        return
-    put_inode(txn, msgspec.structs.replace(present, nlink=0, ctime_ns=op.now_ns))
+        return []
+    put_inode(txn, msgspec.structs.replace(present, nlink=0, ctime_ns=now_ns))
     put_removal(txn, inode, Removal())
-    op.events.append(Event(REMOVAL_QUEUED, inode))
+    return [Event(REMOVAL_QUEUED, inode)]
 
 
 async def drop_inode(txn: Transaction, record: Inode) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from fs3.errors import SessionLost, Unauthenticated
 from fs3.ids import ClientSessionId, InodeId
+from fs3.kv.ranges import key_after
 from fs3.kv.schema import key_u64, range_of, split_u64
 from fs3.kv.transaction import AtomicOp, ReadTransaction, Transaction
 
@@ -167,7 +168,12 @@ async def writers(txn: ReadTransaction, inode: InodeId, limit: int = 0) -> list[
     return [ClientSessionId(split_u64(key, 2)[0][1]) for key, _ in pairs]
 
 
-async def held_inodes(txn: ReadTransaction, session: ClientSessionId, limit: int) -> list[InodeId]:
-    """Files that the session has open, or that are being settled for it."""
-    pairs = await txn.range(*range_of(key_u64(b"SOPN", session)), limit=limit)
+async def held_inodes(
+    txn: ReadTransaction, session: ClientSessionId, limit: int, after: InodeId | None = None
+) -> list[InodeId]:
+    """Files that the session has open, or that are being settled for it, above ``after``."""
+    begin, end = range_of(key_u64(b"SOPN", session))
+    if after is not None:
+        begin = key_after(holding_key(session, after))
+    pairs = await txn.range(begin, end, limit=limit)
     return [InodeId(split_u64(key, 2)[0][1]) for key, _ in pairs]

@@ -48,7 +48,7 @@ async def remove(op: Op, txn: Transaction, request: RemoveRequest) -> RemoveResp
     clear_dirent(txn, parent.inode, name)
     touch_directory(txn, parent.inode, op.now_ns, subdirectories=-1 if is_directory else 0)
     if not is_directory:
-        await unlink_file(op, txn, node)
+        op.events += await unlink_file(txn, node, op.now_ns)
     elif await is_empty(txn, node.inode):
         watch_inode(txn, node.inode)
         clear_inode(txn, node)

@@ -140,7 +140,7 @@ async def _replace(op: Op, txn: Transaction, source: Inode, target: Inode, text:
         return
     if source.is_directory:
         raise fs_error(errno.ENOTDIR, "", text)
-    await unlink_file(op, txn, target)
+    op.events += await unlink_file(txn, target, op.now_ns)
 
 
 _Place = tuple[Inode, bytes, Inode | None]

@@ -6,6 +6,7 @@ that somebody else has declared lost is noticed at the next write; its mutations
 
 from __future__ import annotations
 
+from fs3.errors import Unavailable
 from fs3.kv.transaction import Transaction
 from fs3.wire.meta import RENEW_SESSION, RenewSessionRequest, RenewSessionResponse
 
@@ -17,7 +18,10 @@ from ..session import count_renewal, require_session
 async def renew_session(op: Op, txn: Transaction, request: RenewSessionRequest) -> RenewSessionResponse:
     """SessionLost; Unauthenticated."""
     services = op.services
-    answer = RenewSessionResponse(cluster_time_ms=services.cluster_time_ms())
+    try:
+        answer = RenewSessionResponse(cluster_time_ms=services.cluster_time_ms())
+    except Unavailable:  # no primary has answered yet: a client lives without knowing the time
+        answer = RenewSessionResponse(cluster_time_ms=0)
     if services.renewals.is_fresh(request.session, op.peer.uid, services.clock.boot_s()):
         return answer
     await require_session(txn, request.session, op.peer.uid, is_admin=False)
