@@ -12,6 +12,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple, Protocol
@@ -129,6 +130,14 @@ class Disk(Protocol):
 
     def remove(self, path: str) -> None:
         """Remove a file."""
+        ...
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory and all that is in it; nothing if it is not there."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file or directory another name in the same directory."""
         ...
 
     def sync_directory(self, path: str) -> None:
@@ -335,6 +344,22 @@ class OsDisk:
             os.unlink(path)
         except OSError as error:
             raise self.fail(f"remove {path}: {error.strerror}") from error
+
+    def remove_directory(self, path: str) -> None:
+        self.check()
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self.fail(f"remove {path}: {error.strerror}") from error
+
+    def rename(self, old: str, new: str) -> None:
+        self.check()
+        try:
+            os.rename(old, new)
+        except OSError as error:
+            raise self.fail(f"rename {old}: {error.strerror}") from error
 
     def sync_directory(self, path: str) -> None:
         self.check()

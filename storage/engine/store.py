@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from fs3.errors import InvalidRequest
 from fs3.ids import ChainVersion, ChunkId, ClientSessionId, Epoch, InodeId, TargetId
 from fs3.wire.chunk import Identity, VersionInfo
 
+from ..disk import Disk
 from .core import StoreCore, data_directory
 from .format import HEADER_KEY, Header, committed_key, pack_header
-from .index import Batch, Index
+from .index import Batch
 from .ledger import Ledger
 from .listing import file_extent, info_of, list_chunks, state_of
 from .reading import ChunkReader
@@ -52,23 +54,21 @@ class ChunkStore:
         Raises InvalidRequest if there is a store already, DiskFailed.
         """
         disk = parts.disk
-        if disk.exists(data_directory(directory)):
-            index = _open_index(directory, parts)
+        disk.make_directory(data_directory(directory))
+        with _locked(directory, disk):
+            if disk.exists(_index_path(directory)):
+                raise InvalidRequest(f"there is a chunk store in {directory} already")
+            unfinished = f"{directory}/index.new"
+            disk.remove_directory(unfinished)  # of an attempt that a crash ended
+            index = parts.open_index(unfinished)
             try:
-                if index.get(HEADER_KEY) is not None:
-                    raise InvalidRequest(f"there is a chunk store in {directory} already")
+                batch = Batch()
+                batch.put(HEADER_KEY, pack_header(Header(store_id, target, settings.file_bytes)))
+                index.apply(batch, durable=True)
             finally:
                 index.close()
-                disk.unlock(_lock_path(directory))
-        disk.make_directory(data_directory(directory))
-        index = _open_index(directory, parts)
-        try:
-            batch = Batch()
-            batch.put(HEADER_KEY, pack_header(Header(store_id, target, settings.file_bytes)))
-            index.apply(batch, durable=True)  # last: without a header there is no store
-        finally:
-            index.close()
-            disk.unlock(_lock_path(directory))
+            disk.rename(unfinished, _index_path(directory))  # from here on there is a store
+            disk.sync_directory(directory)
         return cls.open(directory, target, parts, settings)
 
     @classmethod
@@ -81,29 +81,26 @@ class ChunkStore:
         CorruptData (a record fails its sum, two versions claim one block, a data file is too short),
         DiskFailed.
         """
-        if not parts.disk.exists(data_directory(directory)):
+        disk = parts.disk
+        if not disk.exists(_index_path(directory)):
             raise InvalidRequest(f"there is no chunk store in {directory}")
-        index = _open_index(directory, parts)
-        core: StoreCore | None = None
-        try:
+        with ExitStack() as undo:
+            undo.enter_context(_locked(directory, disk))
+            index = parts.open_index(_index_path(directory))
+            undo.callback(index.close)
             header = read_header(index, directory, target)
             core = StoreCore(directory, header, index, parts, settings)
+            undo.callback(core.close_files)
             Recovery(core, index, parts.clock.boot_s()).run()
-        except BaseException:
-            index.close()
-            if core is not None:
-                core.close_files()
-            parts.disk.unlock(_lock_path(directory))
-            raise
-        return cls(core)
+            return cls(core, undo.pop_all())
 
-    def __init__(self, core: StoreCore) -> None:
+    def __init__(self, core: StoreCore, undo: ExitStack) -> None:
         """Use ``create`` or ``open``."""
         self._core = core
+        self._undo = undo  # closes files and index, gives back the lock
         self._stager = Stager(core)
         self._reader = ChunkReader(core)
         self._ledger = Ledger(core)
-        self._closed = False
 
     @property
     def store_id(self) -> int:
@@ -117,16 +114,8 @@ class ChunkStore:
 
     def close(self) -> None:
         """Write what waits (commit marks), close files and index. Read handles must have been released."""
-        if self._closed:
-            return
-        self._closed = True
-        core = self._core
-        try:
-            with core.writer:
-                core.index.close()
-        finally:
-            core.close_files()
-            core.disk.unlock(_lock_path(core.directory))
+        with self._core.writer:
+            self._undo.close()
 
     # -- versions
 
@@ -331,12 +320,16 @@ def _lock_path(directory: str) -> str:
     return f"{directory}/lock"
 
 
-def _open_index(directory: str, parts: EngineParts) -> Index:
-    """Open the index under the store's lock: two users of it would destroy each other's blocks."""
-    if not parts.disk.lock(_lock_path(directory)):
+def _index_path(directory: str) -> str:
+    return f"{directory}/index"
+
+
+@contextmanager
+def _locked(directory: str, disk: Disk) -> Iterator[None]:
+    """Holds the store's lock: two users of it would destroy each other's blocks."""
+    if not disk.lock(_lock_path(directory)):
         raise InvalidRequest(f"the chunk store in {directory} is open elsewhere")
     try:
-        return parts.open_index(f"{directory}/index")
-    except BaseException:
-        parts.disk.unlock(_lock_path(directory))
-        raise
+        yield
+    finally:
+        disk.unlock(_lock_path(directory))

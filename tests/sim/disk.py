@@ -133,6 +133,10 @@ class SimFile:
         pass
 
 
+def _is_below(path: str, top: str) -> bool:
+    return path == top or path.startswith(top + "/")
+
+
 class SimDisk:
     """``Disk`` in memory, one object a run of the node; ``after_power_cut``, ``after_kill`` give the next."""
 
@@ -273,6 +277,26 @@ class SimDisk:
     def remove(self, path: str) -> None:
         self.step("remove")
         del self._names[path]
+
+    def remove_directory(self, path: str) -> None:
+        self.step("remove")
+        for name in [name for name in self._names if name.startswith(path + "/")]:
+            del self._names[name]
+        for index in [index for index in self.indexes if _is_below(index, path)]:
+            del self.indexes[index]
+        self._directories.pop(path, None)
+
+    def rename(self, old: str, new: str) -> None:
+        """At once and for good (who renames here has nothing to lose by it)."""
+        self.step("rename")
+        for names in (self._names, self._synced_names):
+            for name in [name for name in names if _is_below(name, old)]:
+                names[new + name.removeprefix(old)] = names.pop(name)
+        for index in [index for index in self.indexes if _is_below(index, old)]:
+            self.indexes[new + index.removeprefix(old)] = self.indexes.pop(index)
+        if old in self._directories:
+            del self._directories[old]
+            self._directories[new] = None
 
     def sync_directory(self, path: str) -> None:
         self.step("sync_directory")

@@ -19,7 +19,7 @@ class SimIndex:
     """
 
     def __init__(self, disk: SimDisk, path: str) -> None:
-        disk.check()
+        disk.make_directory(path)
         self._disk = disk
         self._records = disk.indexes.setdefault(path, {})
         self._keys = sorted(self._records)
