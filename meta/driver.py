@@ -229,7 +229,8 @@ class Driver:
             on_maybe_applied=OnMaybeApplied.RETRY,
             stats=self.stats,
         )
-        services.contact.last_s = services.clock.boot_s()
+        if not op.is_blind:
+            services.contact.last_s = services.clock.boot_s()
         return result
 
     def _count(self, name: str, outcome: str, op: Op, started_s: float, request_id: int) -> None:

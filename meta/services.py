@@ -125,6 +125,8 @@ class Op:
     prepared: Any = None
     """What the operation's ``prepare`` found out."""
     attempts: int = 0
+    is_blind: bool = False
+    """Answered without the KV store: its end says nothing about the store."""
     _ids_used: int = 0
 
     def begin(self) -> None:

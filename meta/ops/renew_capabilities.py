@@ -37,6 +37,7 @@ async def renew_capabilities(
     except Unavailable:
         if services.clock.boot_s() - services.contact.last_s > BLIND_S:
             raise
+        op.is_blind = True
     expires_ms = now_ms + CAPABILITY_MS
     return RenewCapabilitiesResponse(
         capabilities=tuple(
