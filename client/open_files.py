@@ -85,6 +85,16 @@ class OpenFile:
         return max(self.attributes.length_bytes, self.written_end_bytes)
 
 
+class SharedEnd:
+    """Where the next append of this client to a file goes, over all its handles."""
+
+    __slots__ = ("end_bytes", "user_count")
+
+    def __init__(self) -> None:
+        self.end_bytes = 0
+        self.user_count = 0
+
+
 class FileTable:
     """Makes and refreshes open files."""
 
@@ -95,6 +105,7 @@ class FileTable:
         self._meta = meta
         self._settings = settings
         self._chains: dict[Layout, tuple[ChainId, ...]] = {}
+        self._ends: dict[InodeId, SharedEnd] = {}
 
     async def opened(self, path: str, session: Session, mode: OpenMode, answer: OpenResponse) -> OpenFile:
         """The file that an OPEN or CREATE answered with."""
@@ -141,6 +152,19 @@ class FileTable:
         file.session.capabilities.replace(file.capability, answer.capability)
         await self._take(file, answer.attributes, answer.content)
 
+    def share_end(self, inode: InodeId) -> SharedEnd:
+        """The shared end of a file that is open for writing in chunks; ``unshare_end`` when done."""
+        end = self._ends.setdefault(inode, SharedEnd())
+        end.user_count += 1
+        return end
+
+    def unshare_end(self, inode: InodeId) -> None:
+        """A handle less uses it."""
+        end = self._ends[inode]
+        end.user_count -= 1
+        if not end.user_count:
+            del self._ends[inode]
+
     async def look_again(self, file: OpenFile, timeout_s: float) -> None:
         """Learn the length that others have given the file since."""
         answer = await self._meta.call(STAT, StatRequest(path=Path(base=file.inode)), timeout_s=timeout_s)
@@ -161,9 +185,10 @@ class FileTable:
         self.learn(file, attributes)
         file.content = content if file.is_inline else None
         if not file.is_inline:
-            file.chains = await self._chains_of(attributes.layout)
+            file.chains = await self.chains_of(attributes.layout)
 
-    async def _chains_of(self, layout: Layout | None) -> tuple[ChainId, ...]:
+    async def chains_of(self, layout: Layout | None) -> tuple[ChainId, ...]:
+        """The chains that a layout spreads a file over. StaleRouting: its table is not known (yet)."""
         if layout is None:
             raise InvalidRequest("a file without a layout")
         found = self._chains.get(layout)

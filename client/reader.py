@@ -33,6 +33,7 @@ from fs3.errors import (
     Fs3Error,
     MaybeApplied,
     Retryable,
+    StaleFile,
     StaleRouting,
     Unavailable,
 )
@@ -61,6 +62,9 @@ TRIES_KEPT = 2
 ONE_REPLICA_BYTES = 1 << 20
 """Of one read: so much of a chain's bytes go to one replica before the choice is made again."""
 REFRESH_TIMEOUT_S = 0.5
+
+MENDABLE = (Retryable, MaybeApplied, StaleRouting, StaleFile, CapabilityExpired, CorruptData)
+"""Errors of one request that another round, or the caller, may mend."""
 
 FilePiece = Piece[OpenFile]
 FileBatch = Batch[OpenFile]
@@ -103,15 +107,17 @@ class Reader:
         self.budget = ByteBudget(settings.bytes_in_flight_max)
         self.counters = ReaderCounters()
 
-    async def read(self, session: Session, pieces: list[FilePiece], timeout_s: float) -> None:
+    async def read(self, session: Session, pieces: list[FilePiece], timeout_s: float) -> list[OpenFile]:
         """Fill the views of all pieces (of files of one session).
 
-        StaleFile: an inode has to be read again; SessionLost, CapabilityExpired; CorruptData: all replicas
-        are wrong; DeadlineExceeded.
+        Returns the files whose inode has to be read again before they are asked for again (StaleFile); the
+        pieces of all others are there. SessionLost, CapabilityExpired; CorruptData: all replicas are wrong;
+        DeadlineExceeded.
         """
         deadline_s = self._clock.boot_s() + timeout_s
         self.counters.pieces += len(pieces)
         attempt = 0
+        stale: dict[OpenFile, None] = {}
         while True:
             failures: list[Failure] = []
             try:
@@ -120,8 +126,10 @@ class Reader:
                 failures = [Failure(piece, "", error) for piece in pieces]
             else:
                 await self._run(session, batches, deadline_s, failures)
+            stale.update((f.piece.file, None) for f in failures if isinstance(f.error, StaleFile))
+            failures = [failure for failure in failures if failure.piece.file not in stale]
             if not failures:
-                return
+                return list(stale)
             pieces = [failure.piece for failure in failures]
             attempt += 1
             worst = self._judge(session, failures)
@@ -265,7 +273,7 @@ class Reader:
             await self._caller.call(
                 batch.address, READ, request, timeout_s=timeout_s, sink=sink, bulk=batch.is_bulk
             )
-        except (Retryable, MaybeApplied, StaleRouting, CapabilityExpired, CorruptData) as error:
+        except MENDABLE as error:
             if isinstance(error, Unavailable | MaybeApplied):
                 self.replicas.suspect(batch.address, self._clock.boot_s())
             return error
