@@ -125,6 +125,8 @@ class Attempt:
     ) -> list[tuple[bytes, bytes]]:
         check_range(self._host.limits, begin, end)
         assert limit >= 0, limit
+        if begin == end:
+            return []
         view = self._view()
         overlay = self._overlay
         pairs = (
@@ -140,7 +142,7 @@ class Attempt:
                     break
         else:
             found = list(pairs)
-        if conflict and begin < end:
+        if conflict:
             if limit and len(found) == limit:  # what lies beyond the last one was not looked at
                 last = found[-1][0]
                 begin, end = (last, end) if reverse else (begin, key_after(last))

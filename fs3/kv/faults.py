@@ -36,7 +36,7 @@ class FaultRates:
     conflict: float = 0.0
     unknown_not_applied: float = 0.0
     unknown_applied: float = 0.0
-    delay: float = 0.0
+    slow: float = 0.0
     delay_max_s: float = 0.1
 
 
@@ -54,7 +54,7 @@ class RandomFaults(KvFaults):
 
     async def before_commit(self) -> None:
         rates, draw = self.rates, self._rng.random
-        if rates.delay and draw() < rates.delay:
+        if rates.slow and draw() < rates.slow:
             await asyncio.sleep(draw() * rates.delay_max_s)
         if self.cut or draw() < rates.unavailable:
             raise Unavailable("injected: the store cannot be reached")

@@ -25,7 +25,10 @@ BaseScan = Callable[[bytes, bytes, bool], Iterator[tuple[bytes, bytes]]]
 
 
 class Deferred:
-    """Atomic operations that wait for a value to work on."""
+    """Atomic operations that wait for the snapshot's value.
+
+    Never inside a cleared range: a clear takes deferred operations away, and after it the value is known.
+    """
 
     __slots__ = ("operations",)
 
@@ -133,7 +136,7 @@ class WriteOverlay:
         if isinstance(state, _Unreadable):
             raise InvalidRequest(f"value of {key[:32]!r} gets its versionstamp at commit")
         if isinstance(state, Deferred):
-            return state.on(None if key in self.cleared else base(key))
+            return state.on(base(key))
         return state
 
     def scan(

@@ -108,9 +108,7 @@ class Resolver:
         else:
             self._window.abandon_batch()
         values = {
-            key: state.on(None if key in overlay.cleared else read(key))
-            if isinstance(state, Deferred)
-            else known(state)
+            key: state.on(read(key)) if isinstance(state, Deferred) else known(state)
             for key, state in overlay.points.items()
         }
         return Resolution(self.version, decisions, list(overlay.cleared), values, committed)

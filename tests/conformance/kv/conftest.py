@@ -37,6 +37,12 @@ async def kv(engine: Engine) -> Kv:
 
 
 @pytest.fixture
+async def clients(engine: Engine) -> list[Kv]:
+    """Two clients of one store."""
+    return [await engine.client(), await engine.client()]
+
+
+@pytest.fixture
 def begin(kv: Kv) -> Callable[[], Transaction]:
     """Starts an attempt."""
     return kv.transaction
