@@ -179,6 +179,12 @@ _STORAGE = (
     _counter(
         "fs3_storage_corrupt_blocks_total", "blocks", "Blocks whose bytes do not match their sum.", "target"
     ),
+    _counter(
+        "fs3_storage_repaired_chunks_total",
+        "chunks",
+        "Chunks whose bytes were fetched from another replica.",
+        "target",
+    ),
     _counter("fs3_storage_disk_errors_total", "errors", "Failed disk calls.", "target"),
     _counter("fs3_storage_version_queries_total", "queries", "Version queries to the last serving member."),
     _counter(

@@ -91,6 +91,13 @@ class ChunkWork:
         """Whether nothing is under way."""
         return self.pending is None and self.staging is None and not self.queue
 
+    def hurry(self, deadline_s: float) -> None:
+        """Nobody waits for this chunk longer than until then."""
+        if self.pending is not None:
+            self.pending.waiters = [(t, min(before_s, deadline_s)) for t, before_s in self.pending.waiters]
+        for job in self.queue:
+            job.deadline_s = min(job.deadline_s, deadline_s)
+
     def stages(self, job: Job) -> bool:
         """Whether this very request is being staged."""
         return self.staging is not None and self.staging.job is job

@@ -70,6 +70,9 @@ from .sums import content_sum
 
 RESEND_S = 0.3
 """An unresolved pending version is sent again this often (design 4.3)."""
+PATIENCE_S = 1.0
+"""How long requests still wait when the chain does not take a version (a member is dead): each occupies a
+buffer, of which a process has few. Their senders repeat them under the same identity."""
 QUEUE_MAX = 64
 """Updates that wait for one chunk."""
 QUEUED_MAX = 4096
@@ -394,6 +397,7 @@ class Replica:
         if work is not None and work.pending is not None and work.pending.token == token:
             work.pending.token, work.pending.payload = 0, None
             work.pending.next_s = now_s + RESEND_S
+            work.hurry(now_s + PATIENCE_S)
 
     def on_verified(self, chunk: ChunkId, identity: Identity, *, ok: bool, now_s: float) -> list[Effect]:
         """The own bytes were checked after a divergence. Good: the successor gets them. Bad: take its."""

@@ -1,0 +1,76 @@
+"""UPDATE: a numbered update from the predecessor in the chain (design 4.3)."""
+
+from __future__ import annotations
+
+from fs3.errors import InvalidRequest, StaleRouting
+from fs3.ids import node_of_target
+from fs3.rpc.service import Call
+from fs3.wire.storage import UpdateRequest, UpdateResponse
+
+from ..access import require_node
+from ..effects import UpdateAsk
+from ..held import HeldBytes
+from ..node import StorageNode
+from ..sums import check_payload, problem_of_update
+
+ANSWER_MARGIN_S = 0.05
+_VERIFIED = "storage.verified"
+_EMPTY = memoryview(b"")
+
+
+def verify_in_thread(node: StorageNode, call: Call, request: UpdateRequest) -> None:
+    """In a bulk thread: check sizes and sums, and leave the rest to ``update`` on the event loop."""
+    require_node(call.peer)
+    _validate(call, request)
+    call.connection_state[_VERIFIED] = call.payload  # one request at a time on a bulk connection
+
+
+def _validate(call: Call, request: UpdateRequest) -> None:
+    update = request.update
+    payload = call.payload if call.payload is not None else _EMPTY
+    problem = problem_of_update(
+        update.kind,
+        update.offset_bytes,
+        update.length_bytes,
+        len(update.sums),
+        update.chunk_size_bytes,
+        len(payload),
+    )
+    if problem is not None:
+        raise problem
+    if update.identity.update_version < 1:
+        raise InvalidRequest(f"update version {update.identity.update_version}")
+    check_payload(payload, update.offset_bytes, update.sums)
+
+
+async def update(node: StorageNode, call: Call, request: UpdateRequest) -> UpdateResponse:
+    """Stage it, have it staged behind, commit it; answered when it is committed here.
+
+    Raises StaleRouting, Busy, MaybeApplied, Unavailable (versions in between are missing, target offline),
+    CorruptData, InvalidRequest.
+    """
+    require_node(call.peer)
+    payload = call.payload
+    if payload is None or call.connection_state.pop(_VERIFIED, None) is not payload:
+        _validate(call, request)
+    runner = node.runner(request.chain)
+    _check_sender(call, request, runner.sender_generation(request.sender))
+    ask = UpdateAsk(request.update, request.chain_version, request.sender)
+    held = HeldBytes(payload) if payload is not None else None
+    deadline_s = call.deadline_s - ANSWER_MARGIN_S
+    done = await runner.ask(
+        lambda ticket, now_s: runner.replica.on_update(ticket, ask, held, now_s, deadline_s), held
+    )
+    assert done is not None, ask
+    return UpdateResponse(
+        identity=done.identity, length_bytes=done.length_bytes, content_sum=done.content_sum
+    )
+
+
+def _check_sender(call: Call, request: UpdateRequest, generation: int | None) -> None:
+    """The connection is of the very node, in the generation that the record names (design 2.7)."""
+    if call.peer.node != node_of_target(request.sender) or call.peer.generation != generation:
+        raise StaleRouting(
+            f"node {call.peer.node} of generation {call.peer.generation} does not send for "
+            f"target {request.sender:x} of generation {generation}"
+        )

@@ -1,0 +1,44 @@
+"""The storage service's methods, bound to one process."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fs3.rpc.service import Routes
+from fs3.wire.storage import (
+    CUT,
+    END_SESSION,
+    PRESENT,
+    QUERY_LENGTH,
+    QUERY_VERSION,
+    RAISE_EPOCH,
+    READ,
+    SPACE,
+    UPDATE,
+    WRITE,
+)
+
+from .node import StorageNode
+from .ops import update as update_op
+from .ops import write as write_op
+from .ops.cut import cut
+from .ops.decrees import end_session, raise_epoch
+from .ops.present import present
+from .ops.query_length import query_length
+from .ops.query_version import query_version
+from .ops.read import read, read_in_thread
+from .ops.space import space
+
+
+def add_routes(routes: Routes, node: StorageNode) -> None:
+    """Register every method of ``fs3.wire.storage.STORAGE``."""
+    routes.add(PRESENT, partial(present, node))
+    routes.add(READ, partial(read, node), in_thread=partial(read_in_thread, node))
+    routes.add(WRITE, partial(write_op.write, node), in_thread=partial(write_op.verify_in_thread, node))
+    routes.add(UPDATE, partial(update_op.update, node), in_thread=partial(update_op.verify_in_thread, node))
+    routes.add(QUERY_VERSION, partial(query_version, node))
+    routes.add(RAISE_EPOCH, partial(raise_epoch, node))
+    routes.add(CUT, partial(cut, node))
+    routes.add(QUERY_LENGTH, partial(query_length, node))
+    routes.add(END_SESSION, partial(end_session, node))
+    routes.add(SPACE, partial(space, node))
