@@ -23,6 +23,7 @@ SCRATCH_BYTES = 4096
 IOVECS_MAX = 1024
 SKIP_BYTES = 1 << 16
 LIMIT_S_MIN = 1 / 1024
+UNDECIDED = -1.0
 _TIMEVAL = struct.Struct("@ll")
 _LINGER = struct.Struct("@ii")
 
@@ -46,6 +47,7 @@ class FrameSocket:
         self._send_by_s = float("inf")
         self._receive_limit_s = 0.0  # the kernel's: none yet
         self._send_limit_s = 0.0
+        self._patience_s = 0.0
         self._scratch = bytearray(SCRATCH_BYTES)
         self._view = memoryview(self._scratch)
         self._start = 0
@@ -54,41 +56,49 @@ class FrameSocket:
         self.sent_bytes = 0
 
     # --- time ---
+    #
+    # The kernel's limit is a power of two, at most the time that is left: calls with like timeouts need no
+    # further system call, and who is woken early looks at the clock and waits again.
 
-    def receive_by(self, deadline_s: float) -> None:
-        """All further receiving together ends by then, with Stalled: also from a peer that only trickles."""
+    def receive_by(self, deadline_s: float, left_s: float) -> None:
+        """All further receiving together ends by then, with Stalled: also from a peer that only trickles.
+
+        ``left_s``: from now to the deadline.
+        """
         self._receive_by_s = deadline_s
-        self._receive_limit_s = self._limit(socket.SO_RCVTIMEO, deadline_s, self._receive_limit_s)
+        limit_s = _power_below(left_s)
+        if limit_s != self._receive_limit_s:
+            self._receive_limit_s = limit_s
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limit_s))
 
-    def send_by(self, deadline_s: float) -> None:
+    def send_by(self, deadline_s: float, left_s: float) -> None:
         """All further sending together ends by then, with Stalled."""
         self._send_by_s = deadline_s
-        self._send_limit_s = self._limit(socket.SO_SNDTIMEO, deadline_s, self._send_limit_s)
+        limit_s = _power_below(left_s)
+        if limit_s != self._send_limit_s:
+            self._send_limit_s = limit_s
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limit_s))
 
-    def _limit(self, option: int, deadline_s: float, present_s: float) -> float:
-        """Have the kernel wake us in time; returns after how long it does now.
-
-        A power of two, at most the time that is left: so calls with like timeouts need no further system
-        call, and who is woken early waits again (``_go_on``).
-        """
-        left_s = deadline_s - self._now_s()
-        limit_s = 2.0 ** (math.frexp(left_s)[1] - 1) if left_s > LIMIT_S_MIN else LIMIT_S_MIN
-        if limit_s != present_s:
-            micros = int(limit_s * 1_000_000)
-            self.sock.setsockopt(
-                socket.SOL_SOCKET, option, _TIMEVAL.pack(micros // 1_000_000, micros % 1_000_000)
-            )
-        return limit_s
+    def send_within(self, patience_s: float) -> None:
+        """Each further ``send`` that has to wait ends this long after its first wait, with Stalled."""
+        self._patience_s = patience_s
+        self.send_by(0.0, patience_s / 4)
+        self._send_by_s = UNDECIDED
 
     def _go_on_receiving(self) -> None:
-        if self._now_s() >= self._receive_by_s:
+        left_s = self._receive_by_s - self._now_s()
+        if left_s <= 0:
             raise Stalled("nothing received in time")
-        self.receive_by(self._receive_by_s)
+        self.receive_by(self._receive_by_s, left_s)
 
     def _go_on_sending(self) -> None:
-        if self._now_s() >= self._send_by_s:
+        now_s = self._now_s()
+        if self._send_by_s == UNDECIDED:
+            self._send_by_s = now_s + self._patience_s
+        elif now_s >= self._send_by_s:
             raise Stalled("peer does not take what it is sent")
-        self.send_by(self._send_by_s)
+        elif not self._patience_s:
+            self.send_by(self._send_by_s, self._send_by_s - now_s)
 
     # --- end ---
 
@@ -125,12 +135,14 @@ class FrameSocket:
 
     def read(self, bounds: Bounds) -> Frame:
         """The next frame; its payload is still to be read. FrameError, PeerClosed, Stalled."""
-        self._fill(HEADER_BYTES)
+        if self._end - self._start < HEADER_BYTES:
+            self._fill(HEADER_BYTES)
         head = read_head(self._view[self._start : self._start + HEADER_BYTES], bounds)
         size = HEADER_BYTES + head.message_bytes
         have = self._end - self._start
         if size <= SCRATCH_BYTES:
-            self._fill(size)
+            if have < size:
+                self._fill(size)
             data = bytes(self._view[self._start : self._start + size])
             self._start += size
         else:
@@ -143,6 +155,9 @@ class FrameSocket:
 
     def read_payload(self, buffers: Sequence[memoryview]) -> None:
         """Exactly as many bytes as the buffers have room for, straight into them."""
+        if len(buffers) == 1 and buffers[0].contiguous:
+            self._read_one(buffers[0].cast("B"))
+            return
         left = [view.cast("B") for view in buffers if view.nbytes]
         at = 0
         while at < len(left) and self._start < self._end:
@@ -163,6 +178,15 @@ class FrameSocket:
                 left[at] = left[at][size:]
                 got -= size
                 at += not left[at]
+
+    def _read_one(self, room: memoryview) -> None:
+        size = min(self._end - self._start, len(room))
+        if size:
+            room[:size] = self._view[self._start : self._start + size]
+            self._start += size
+            room = room[size:]
+        if room:
+            self._receive_all(room)
 
     def skip_payload(self, size_bytes: int) -> None:
         """Read a payload that nobody wants."""
@@ -210,6 +234,8 @@ class FrameSocket:
 
     def send(self, frame: bytes, payload: Sequence[Buffer | FileRegion] = ()) -> None:
         """Send a frame and its payload. PeerClosed, Stalled: how much of it has left is not known."""
+        if self._patience_s:
+            self._send_by_s = UNDECIDED
         try:
             waiting: list[memoryview] = [memoryview(frame)]
             for piece in payload:
@@ -227,6 +253,8 @@ class FrameSocket:
             raise PeerClosed(str(error)) from error
 
     def _send_buffers(self, buffers: list[memoryview], flags: int) -> None:
+        if len(buffers) == 1:
+            return self._send_one(buffers[0], flags)
         left = deque(buffers)
         while left:
             batch = [left[n] for n in range(min(len(left), IOVECS_MAX))]
@@ -245,6 +273,19 @@ class FrameSocket:
                     left.popleft()
                 else:
                     left[0] = left[0][size:]
+        return None
+
+    def _send_one(self, view: memoryview, flags: int) -> None:
+        while True:
+            try:
+                sent = self.sock.send(view, flags)
+            except BlockingIOError:
+                sent = 0
+            self.sent_bytes += sent
+            if sent == len(view):
+                return
+            view = view[sent:]
+            self._go_on_sending()
 
     def _send_region(self, region: FileRegion) -> None:
         offset, left = region.offset_bytes, region.length_bytes
@@ -262,3 +303,12 @@ class FrameSocket:
             left -= sent
             if left:
                 self._go_on_sending()
+
+
+def _power_below(left_s: float) -> float:
+    return 2.0 ** (math.frexp(left_s)[1] - 1) if left_s > LIMIT_S_MIN else LIMIT_S_MIN
+
+
+def _timeval(limit_s: float) -> bytes:
+    micros = int(limit_s * 1_000_000)
+    return _TIMEVAL.pack(micros // 1_000_000, micros % 1_000_000)

@@ -109,11 +109,11 @@ class Attempt:
             request=self.request_id,
             payload_bytes=self.payload_bytes,
         )
-        sock.send_by(self.deadline_s)
+        sock.send_by(self.deadline_s, left_s)
         sock.send(request, self.payload)
         self.is_sent = True
         peer.owes_receipt = False  # a request says that all earlier answers have been read
-        sock.receive_by(self.deadline_s)
+        sock.receive_by(self.deadline_s, left_s)
         while True:
             frame = sock.read(_bounds)
             if frame.call != number or frame.kind not in (Kind.RESPONSE, Kind.PART, Kind.ERROR):

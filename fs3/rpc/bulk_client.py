@@ -189,6 +189,9 @@ class BulkClient:
             await asyncio.sleep(STEP_S)
 
     def _permits_of(self, address: str) -> Permits:
+        found = self._peer_permits.get(address)
+        if found is not None:
+            return found
         with self._lock:
             found = self._peer_permits.get(address)
             if found is None:
@@ -253,10 +256,9 @@ class BulkClient:
     def _run(self, attempt: Attempt) -> Any:
         peer = self._take(attempt)
         try:
-            with self._lock:
-                if self._is_closed:
-                    raise Unavailable("the client is closed")
-                self._attempts[attempt] = None
+            self._attempts[attempt] = None
+            if self._is_closed:
+                raise Unavailable("the client is closed")
             attempt.hold(peer.socket)
             self.counters.calls += 1
             return attempt.exchange(peer, self._now_s)
@@ -268,8 +270,7 @@ class BulkClient:
         finally:
             was_abandoned = attempt.let_go()
             self.counters.given_up += was_abandoned
-            with self._lock:
-                self._attempts.pop(attempt, None)
+            self._attempts.pop(attempt, None)
             self._give_back(peer, attempt.is_clean and not was_abandoned)
 
     # --- connections ---
@@ -314,8 +315,8 @@ class BulkClient:
             self.counters.failed_connects += 1
             raise Unavailable(f"cannot connect to {address}: {error}") from error
         try:
-            sock.receive_by(end_s)
-            sock.send_by(end_s)
+            sock.receive_by(end_s, left_s)
+            sock.send_by(end_s, left_s)
             self._shake_hands(sock)
         except (PeerClosed, Stalled, FrameError) as error:
             sock.close()

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import mmap
 import queue
 import struct
 import termios
@@ -46,7 +45,6 @@ from .dispatch import (
     as_coroutine,
     as_reply,
     error_message,
-    payload_bytes_of,
     response_message,
 )
 from .framing import HANDSHAKE_BYTES_MAX, Flag, Frame, FrameError, Kind, encode_frame
@@ -55,8 +53,9 @@ from .service import FileRegion, PeerIdentity, Reply
 
 PARTS_MAX = 2048
 """Parts of one answer that wait to be sent."""
-ACKNOWLEDGED_POLL_S = 0.01
-"""How often SIOCOUTQ is looked at when the peer has read everything and its acknowledgement is due."""
+RELEASE_COUNT = 16
+"""Held answers at which a busy connection looks whether it can release some (a system call each time)."""
+HELD = int(Flag.HELD)
 
 
 Answer = tuple[Kind, Reply[Any] | Exception]
@@ -76,10 +75,12 @@ class BulkServerSettings:
     """A payload that has not arrived after this, plus its length at the least rate, ends the connection: it
     occupies one of few buffers."""
     answer_s: float = 30.0
-    """The same for an answer that is not taken; it occupies nothing but its own thread."""
+    """An answer that has not left this long after it first had to wait ends the connection."""
     rate_min_bytes_s: int = 8 << 20
     held_s: float = 30.0
     """Blocks that a peer has not read by then: the connection is reset (design 4.1)."""
+    tick_s: float = 1.0
+    """How often a connection that holds blocks, and hears nothing, looks whether it can release them."""
     idle_s: float = 600.0
     peer_check_s: float = 0.1
     """How often a thread that waits for a handler looks whether its peer is still there."""
@@ -100,14 +101,8 @@ class BulkParts(Protocol):
     @property
     def scope(self) -> TaskScope: ...
 
-    def begin(self) -> None:
-        """A request is under way. Thread-safe, as all of these."""
-        ...
-
-    def end(self) -> None: ...
-
     def count(self, name: str) -> None:
-        """Add one to a counter of ``ServerCounters``."""
+        """Add one to a counter of ``ServerCounters``. Thread-safe."""
         ...
 
     def ended(self, connection: BulkConnection) -> None: ...
@@ -146,8 +141,8 @@ class BulkCall:
         self.payload = payload
         self.number = frame.call
         self.row = row
-        self.answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()  # PARTS_MAX and an end
-        """From the event loop to the connection's thread; None: the handler has ended without an answer."""
+        self.answers: queue.SimpleQueue[Answer | None]
+        """From the event loop to the connection's thread; None: the handler has ended. Made when needed."""
 
     def send_part(self, reply: Reply[Any]) -> None:
         """See ``service.Call``."""
@@ -190,18 +185,20 @@ class BulkConnection:
 
     def _run(self) -> None:
         try:
-            self._socket.send_by(self._server.now_s() + self._server.settings.answer_s)
+            self._socket.send_within(self._server.settings.answer_s)
             self._socket.send(self._welcome)
             while not self._server.is_stopping:
                 frame = self._next()
                 if frame is None:
                     break
                 self._acknowledged = len(self._held)
-                self._release()
                 if frame.kind == Kind.REQUEST:
+                    if self._acknowledged >= RELEASE_COUNT:
+                        self._release()
                     self._serve(frame)
                 else:  # RECEIPT, or a newer client's
                     self._socket.skip_payload(frame.payload_bytes)
+                    self._release()
         except FrameError as error:
             self._server.count("bad_frames")
             self._farewell(InvalidRequest(str(error)))
@@ -217,7 +214,7 @@ class BulkConnection:
 
     def _farewell(self, error: Fs3Error) -> None:
         try:
-            self._socket.send_by(self._server.now_s() + 1.0)
+            self._socket.send_within(1.0)
             self._socket.send(encode_frame(Kind.ERROR, error_message(error)))
         except (PeerClosed, Stalled):
             pass
@@ -239,25 +236,22 @@ class BulkConnection:
         too long.
         """
         settings = self._server.settings
-        idle_s = self._server.now_s() + settings.idle_s
+        idle_s = 0.0
         while True:
-            now_s = self._server.now_s()
-            wake_s = idle_s
-            if self._held:
-                wake_s = self._held[0][1] + settings.held_s
-                if now_s > wake_s:
-                    raise Stalled(f"blocks held for more than {settings.held_s} s")
-                if self._acknowledged:
-                    wake_s = now_s + ACKNOWLEDGED_POLL_S
+            # a plain wait: when it ends without a byte, look around and wait again
+            self._socket.receive_by(0.0, settings.tick_s if self._held else settings.idle_s)
             try:
-                self._socket.receive_by(wake_s)
                 return self._socket.read(self._bounds)
             except Stalled:
                 if not self._socket.is_between_frames:
                     raise
-            if not self._held and now_s > idle_s:
-                return None
+            now_s = self._server.now_s()
             self._release()
+            if self._held and now_s > self._held[0][1] + settings.held_s:
+                raise Stalled(f"blocks held for more than {settings.held_s} s")
+            idle_s = idle_s or now_s
+            if not self._held and now_s > idle_s + settings.idle_s / 2:
+                return None
 
     def _bounds(self, kind: int, method: int) -> tuple[int, int]:
         row = self._server.rows.get(method) if kind == Kind.REQUEST else None
@@ -275,33 +269,37 @@ class BulkConnection:
             server.count("bad_requests")
             self._send_error(frame, InvalidRequest(f"method {frame.method}: {what}"))
             return
-        left_s = min(frame.deadline_ms / 1000 or server.call_s_max, server.call_s_max)
+        longest_s = server.call_s_max
+        left_s = min(frame.deadline_ms / 1000, longest_s) if frame.deadline_ms else longest_s
         deadline_s = server.now_s() + left_s
-        server.begin()
         self.is_busy = True
-        buffer: mmap.mmap | None = None
         try:
-            payload = None
             if frame.payload_bytes:
-                buffer = server.pool.take(left_s)
-                if buffer is None:
-                    self._socket.skip_payload(frame.payload_bytes)
-                    server.count("busy")
-                    self._send_error(frame, Busy("no buffer for the payload came free in time"))
-                    return
-                payload = memoryview(buffer)[: frame.payload_bytes]
-                self._receive(payload)
-            self._answer(BulkCall(self, frame, row, deadline_s, payload), frame)
+                self._serve_payload(frame, row, deadline_s, left_s)
+            else:
+                self._answer(BulkCall(self, frame, row, deadline_s, None), frame)
         finally:
             self.is_busy = False
-            if buffer is not None:
-                server.pool.give(buffer, frame.payload_bytes)
-            server.end()
+
+    def _serve_payload(self, frame: Frame, row: Row, deadline_s: float, left_s: float) -> None:
+        server = self._server
+        buffer = server.pool.take(left_s)
+        if buffer is None:
+            self._socket.skip_payload(frame.payload_bytes)
+            server.count("busy")
+            self._send_error(frame, Busy("no buffer for the payload came free in time"))
+            return
+        try:
+            payload = memoryview(buffer)[: frame.payload_bytes]
+            self._receive(payload)
+            self._answer(BulkCall(self, frame, row, deadline_s, payload), frame)
+        finally:
+            server.pool.give(buffer, frame.payload_bytes)
 
     def _receive(self, payload: memoryview) -> None:
         settings = self._server.settings
         longest_s = settings.payload_s + payload.nbytes / settings.rate_min_bytes_s
-        self._socket.receive_by(self._server.now_s() + longest_s)
+        self._socket.receive_by(self._server.now_s() + longest_s, longest_s)
         self._socket.read_payload([payload])
 
     def _answer(self, call: BulkCall, frame: Frame) -> None:
@@ -328,6 +326,7 @@ class BulkConnection:
 
     def _on_loop(self, call: BulkCall, request: Any) -> None:
         """Have the handler run on the event loop; send what it answers, cancel it when the peer has gone."""
+        call.answers = queue.SimpleQueue()  # bounded by PARTS_MAX
         run = _LoopRun(self._server, call, request)
         self._server.loop.call_soon_threadsafe(run.begin)
         is_gone = False
@@ -383,24 +382,28 @@ class BulkConnection:
 
     def _send(self, kind: Kind, call: BulkCall, reply: Reply[Any], message: bytes) -> None:
         payload, released = reply.payload, reply.released
-        by_reference = any(isinstance(piece, FileRegion) for piece in payload)
-        holds = released is not None and by_reference
+        size = 0
+        holds = False
+        for piece in payload:
+            if isinstance(piece, FileRegion):
+                size += piece.length_bytes
+                holds = released is not None
+            else:
+                size += memoryview(piece).nbytes
         frame = encode_frame(
             kind,
             message,
             method=call.row.method.number,
-            flags=Flag.HELD if holds else 0,
+            flags=HELD if holds else 0,
             call=call.number,
-            payload_bytes=(size := payload_bytes_of(payload)),
+            payload_bytes=size,
         )
-        settings = self._server.settings
-        self._socket.send_by(self._server.now_s() + settings.answer_s + size / settings.rate_min_bytes_s)
-        if released is not None and holds:
+        if holds and released is not None:
             self._held.append((released, self._server.now_s()))
         try:
             self._socket.send(frame, payload)
         finally:
-            if released is not None and not holds:
+            if not holds and released is not None:
                 released()  # buffers were copied into the socket
 
     def _fail(self, call: BulkCall, error: Exception) -> None:

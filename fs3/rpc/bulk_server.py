@@ -51,14 +51,13 @@ class BulkServer:
         self._identity: ServerIdentity
         self._lock = threading.Lock()
         self._connections: dict[BulkConnection, None] = {}
-        self._in_flight = 0
 
     # --- for RpcServer, on the event loop ---
 
     @property
     def in_flight(self) -> int:
         """Requests under way."""
-        return self._in_flight
+        return sum(connection.is_busy for connection in self._snapshot())
 
     def start(
         self, rows: dict[int, Row], identity: ServerIdentity, settings: ServerSettings, on_bug: OnBug
@@ -134,14 +133,6 @@ class BulkServer:
         self.on_bug(name, 0, error)
 
     # --- for connections, in their threads (bulk_connection.BulkParts) ---
-
-    def begin(self) -> None:
-        with self._lock:
-            self._in_flight += 1
-
-    def end(self) -> None:
-        with self._lock:
-            self._in_flight -= 1
 
     def count(self, name: str) -> None:
         with self._lock:
