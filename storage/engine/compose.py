@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crc32c import crc32c
 
@@ -25,8 +26,7 @@ _PIECE_BYTES = 1024 * 1024
 _PIECE_BLOCKS = _PIECE_BYTES // SUM_BLOCK_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A block in its file."""
 
     file: DiskFile
