@@ -13,7 +13,7 @@ from fs3.ids import HEAD_SESSION, ChunkId
 from fs3.wire.chunk import Identity, Update, UpdateKind, UpdateResult, VersionInfo
 
 from .effects import Done, Effect, Fail, Payload, Ticket, Token, UpdateAsk, WriteAsk
-from .engine.versions import DedupRecord
+from .engine.versions import DedupRecord, PendingInfo
 from .sums import content_sum
 
 WAITERS_MAX = 64
@@ -148,3 +148,8 @@ def numbered(ask: WriteAsk, identity: Identity) -> Update:
 def done_of(version: VersionInfo) -> Done:
     """What is answered to those who waited for a version."""
     return Done(version.identity, version.length_bytes, content_sum(version.sums))
+
+
+def held_by_store(info: PendingInfo | None) -> Pending | None:
+    """A pending version found in the store: nobody waits for it, and it was perhaps committed elsewhere."""
+    return Pending(info.version, info.update, inherited=True) if info is not None else None

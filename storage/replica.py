@@ -34,7 +34,7 @@ from fs3.ids import HEAD_SESSION, ChainVersion, ChunkId, Generation, InodeId, Ta
 from fs3.routing import ChainInfo, TargetState
 from fs3.wire.chunk import Identity, Update, UpdateKind, UpdateResult, VersionInfo, WriterTag
 
-from .chunk_work import ChunkWork, Job, Pending, Staging, done_of, numbered
+from .chunk_work import ChunkWork, Job, Pending, Staging, done_of, held_by_store, numbered
 from .dedup import Channels, Found, find, judge
 from .effects import (
     Adopt,
@@ -110,7 +110,9 @@ class Replica:
         found = self._chunks.get(chunk)
         if found is None:
             state = self._view.versions(chunk)
-            found = self._chunks[chunk] = ChunkWork(chunk, state.committed, _held(info or state.pending))
+            found = self._chunks[chunk] = ChunkWork(
+                chunk, state.committed, held_by_store(info or state.pending)
+            )
         return found
 
     def _new_token(self, chunk: ChunkId | None = None) -> Token:
@@ -342,7 +344,7 @@ class Replica:
             return self._pump(work, now_s)
         assert error is not None, token
         # what was to be replaced is still there
-        work.pending = _held(self._view.versions(work.chunk).pending)
+        work.pending = held_by_store(self._view.versions(work.chunk).pending)
         failed = [Fail(ticket, error) for ticket, _ in staging.waiters]
         return [*failed, *self._pump(work, now_s), *self._wake_decrees(now_s)]
 
@@ -495,8 +497,3 @@ class Replica:
                 pending.leave(ticket)
                 effects.append(Fail(ticket, MaybeApplied(f"{pending.version.identity} waits for its chain")))
         return effects
-
-
-def _held(info: PendingInfo | None) -> Pending | None:
-    """A pending version that the store holds: nobody waits for it, and it was perhaps committed elsewhere."""
-    return Pending(info.version, info.update, inherited=True) if info is not None else None

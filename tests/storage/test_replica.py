@@ -14,15 +14,8 @@ from fs3.storage.effects import Answer, Decree, Done, Effect, EpochRaise, WriteA
 from fs3.storage.replica import Replica
 from fs3.wire.chunk import UpdateResult, WriterTag
 
-from .replica_world import (
-    INODE,
-    Faults,
-    Reader,
-    World,
-    Writer,
-    check_history,
-    check_quiet,
-)
+from .replica_clients import Reader, Writer, check_history, check_quiet
+from .replica_world import INODE, Faults, World
 
 CHUNKS = [ChunkId(INODE, 0), ChunkId(INODE, 1)]
 
