@@ -69,6 +69,7 @@ ANSWERS_HELD_MAX_BYTES = 1024 * 1024
 """Answers that a client does not take; beyond this nothing more is read from it."""
 HOUSEKEEPING_S = 1.0
 BACKLOG = 128
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PEER = struct.Struct("3i")
 
 
@@ -327,7 +328,7 @@ class Owner:
         try:
             txn.commit()
         except lmdb.Error as error:
-            if getattr(error, "code", 0) == errno.ENOSPC and self._store.version() < resolution.version:
+            if getattr(error, "code", 0) in _NO_SPACE and self._store.version() < resolution.version:
                 return self._refuse(requests, error), None  # it stopped before its meta page
             return self._fail(requests, error), None
         return resolution.decisions, resolution

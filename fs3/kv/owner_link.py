@@ -54,6 +54,7 @@ UNSENT_MAX_BYTES = 16 * 1024 * 1024
 FRAME_GOAL_BYTES = 1024 * 1024
 """Messages are put into one frame until their keys and values come to this."""
 RECEIVE_BYTES = 256 * 1024
+NOT_FRAMED = 1 << 63
 CHECK_S = 0.1
 """How often what waits is looked over for its age."""
 
@@ -90,12 +91,14 @@ class LinkStats:
 class _Waiting:
     """A commit or a watch registration that has no answer yet."""
 
-    __slots__ = ("future", "since_s", "size_bytes")
+    __slots__ = ("frame_end", "future", "since_s", "size_bytes")
 
     def __init__(self, future: asyncio.Future[bytes], since_s: float, size_bytes: int) -> None:
         self.future = future
         self.since_s = since_s
         self.size_bytes = size_bytes
+        self.frame_end = NOT_FRAMED
+        """Where its frame ends in the connection's stream. The owner acts on whole frames only."""
 
 
 class OwnerLink:
@@ -113,6 +116,8 @@ class OwnerLink:
         self._waiting: dict[int, _Waiting] = {}  # oldest first
         self._watches: dict[int, asyncio.Future[None]] = {}
         self._unsent = bytearray()
+        self._sent_bytes = 0
+        """Position in the stream up to which the kernel has taken it."""
         self._writer_on = False
         self._flush_is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -193,6 +198,7 @@ class OwnerLink:
         self._welcomed = False
         self._frames = FrameReader()
         self._unsent = bytearray()
+        self._sent_bytes = 0
         self._loop.add_reader(opened.fileno(), self._readable)
         self._send(frame([Hello(PROTOCOL)]))
 
@@ -202,20 +208,29 @@ class OwnerLink:
         if not self._welcomed or not self._queued:
             return
         queued, self._queued = self._queued, {}
-        batch: list[ToOwner] = []
+        batch: dict[int, ToOwner] = {}
         batch_bytes = 0
         for number, message in queued.items():
             waiting = self._waiting.get(number)
             size_bytes = waiting.size_bytes if waiting is not None else 0
             if batch and batch_bytes + size_bytes > FRAME_GOAL_BYTES:
-                self._send(frame(batch))
-                batch, batch_bytes = [], 0
-            batch.append(message)
+                self._send_batch(batch)
+                batch, batch_bytes = {}, 0
+            batch[number] = message
             batch_bytes += size_bytes
-        self._send(frame(batch))
+        self._send_batch(batch)
+
+    def _send_batch(self, batch: dict[int, ToOwner]) -> None:
+        data = frame(list(batch.values()))
+        end = self._sent_bytes + len(self._unsent) + len(data)
+        for number in batch:
+            waiting = self._waiting.get(number)
+            if waiting is not None:
+                waiting.frame_end = end
+        self._send(data)
 
     def _send(self, data: bytes) -> None:
-        if self._socket is None:  # lost while sending an earlier frame of the same flush
+        if self._socket is None:  # lost while sending an earlier frame; who waits has been told
             return
         self._unsent += data
         if not self._writer_on:
@@ -226,6 +241,7 @@ class OwnerLink:
         try:
             sent = self._socket.send(self._unsent)
             del self._unsent[:sent]
+            self._sent_bytes += sent
         except BlockingIOError:
             pass
         except OSError as error:
@@ -311,27 +327,33 @@ class OwnerLink:
         for number, waiting in list(self._waiting.items()):
             if now_s - waiting.since_s <= self._settings.commit_timeout_s:
                 break
-            self._give_up(number, waiting, f"no answer within {self._settings.commit_timeout_s} s")
+            why = f"no answer within {self._settings.commit_timeout_s} s"
+            self._give_up(number, waiting, why, sent=waiting.frame_end != NOT_FRAMED)
             self.stats.timeouts += 1
         if self._waiting:
             self._timer = self._loop.call_later(CHECK_S, self._check_ages)
 
-    def _give_up(self, number: int, waiting: _Waiting, why: str) -> None:
+    def _give_up(self, number: int, waiting: _Waiting, why: str, *, sent: bool) -> None:
+        """``sent``: the owner may have, or may yet get, all of it."""
         if waiting.future.done():
             return
-        if number in self._queued or number in self._watches:
+        if not sent or number in self._watches:
             waiting.future.set_exception(Unavailable(why))
             return
         self.stats.unknown_results += 1
         waiting.future.set_exception(MaybeApplied(why))
 
+    def _give_up_all(self, why: str) -> None:
+        """The connection is over: what it has not taken whole will never be applied."""
+        for number, waiting in list(self._waiting.items()):
+            self._give_up(number, waiting, why, sent=waiting.frame_end <= self._sent_bytes)
+        self._queued = {}
+
     def _lose(self, why: str) -> None:
         """The connection is over: what was sent is in doubt, what was not is refused, watches end."""
         self.stats.losses += 1
         self._drop_socket()
-        for number, waiting in list(self._waiting.items()):
-            self._give_up(number, waiting, why)
-        self._queued = {}
+        self._give_up_all(why)
         self._end_watches(Unavailable(why))
 
     def _end_watches(self, error: Fs3Error) -> None:
@@ -358,7 +380,5 @@ class OwnerLink:
             self._timer.cancel()
             self._timer = None
         self._drop_socket()
-        for number, waiting in list(self._waiting.items()):
-            self._give_up(number, waiting, str(error))
-        self._queued = {}
+        self._give_up_all(str(error))
         self._end_watches(error)
