@@ -54,6 +54,16 @@ TABLE: tuple[Row, ...] = (
     Row(b"WLSE", "meta", "work name", "WorkLease: which service does this work"),
     Row(b"ICNT", "meta", "name of the counter", "u64 LE: ids handed out in blocks"),
     Row(b"MGEN", "meta", "u64 node", "u64 BE: generation of a meta service"),
+    # mgmtd
+    Row(b"MLSE", "mgmtd", "nothing", "LeaseRecord: who is primary"),
+    Row(b"MMGN", "mgmtd", "u64 node", "u64 BE: generation of a mgmtd"),
+    Row(b"MCTM", "mgmtd", "nothing", "u64 BE: bound of cluster time, ms"),
+    Row(b"MVER", "mgmtd", "nothing", "u64 BE: routing version"),
+    Row(b"MNOD", "mgmtd", "u32 node", "NodeInfo: a registered node"),
+    Row(b"MTGT", "mgmtd", "u64 target", "TargetRecord: a registered target and its store"),
+    Row(b"MCHN", "mgmtd", "u32 chain", "ChainInfo: a chain's present record"),
+    Row(b"MTAB", "mgmtd", "u32 table, u32 version", "ChainTable: one version of a table"),
+    Row(b"MKEY", "mgmtd", "u32 uid", "u64 BE: least valid key generation of a user"),
 )
 
 

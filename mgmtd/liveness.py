@@ -1,0 +1,196 @@
+"""Who lives: beacons, evidence, verdicts. PURE: time is an argument.
+
+A beacon counts when it echoes the nonce that this primary last gave to its node, is of the node's present
+generation and newer than those before it. Evidence of death (a connection reset or refused, a peer's hint)
+never ends a lease, a firewall can forge it: it only stops new grants and shortens the verdict. It also
+changes the node's nonce, so that only a beacon made after the evidence clears it.
+
+=========  ==============================================================================
+verdict    means
+=========  ==============================================================================
+ALIVE      heard within the last periods
+SUSPECTED  evidence against it that no beacon has cleared: no new grant
+SILENT     nothing heard for some periods: not yet a verdict
+DEAD       suspected and its grant is over; or silent for 5 s and its grant is over; or one of
+           its chains has had no lease of either kind for 3 s by its own beacons
+=========  ==============================================================================
+
+Source: design 2.1, 2.2, 2.3.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fs3.identity.datagram import NO_NONCE, ReplayWindow
+from fs3.ids import ChainId, ChainVersion, Generation, NodeId
+from fs3.member.beacon import Beacon
+from fs3.member.timing import Timing
+
+EVIDENCE_MAX = 16
+"""Pieces of evidence kept for each node, for people."""
+SILENT_PERIODS = 3
+
+
+class Verdict(enum.Enum):
+    """What the primary thinks of a node."""
+
+    ALIVE = "alive"
+    SUSPECTED = "suspected"
+    SILENT = "silent"
+    DEAD = "dead"
+
+
+class Hearing(enum.Enum):
+    """What became of a beacon."""
+
+    COUNTED = "counted"
+    NONCE = "nonce"
+    """It did not echo the nonce: it is told, and nothing else follows."""
+    STRANGER = "stranger"
+    """The node, or this generation of it, has not reported yet."""
+    DROPPED = "dropped"
+    """Seen before, or of an earlier generation: no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Something that speaks against a node."""
+
+    at_s: float
+    what: str
+
+
+@dataclass(slots=True)
+class Life:
+    """What the primary knows of a node's present generation."""
+
+    generation: Generation
+    heard_s: float
+    """When it was last heard: its registration, or a beacon that counted."""
+    nonce: bytes
+    window: ReplayWindow = field(default_factory=ReplayWindow)
+    has_echoed: bool = False
+    suspected_since_s: float | None = None
+    evidence: list[Evidence] = field(default_factory=list)
+    no_lease_since_s: float | None = None
+    routing_version: int = 0
+    clock_ms: int = 0
+    unreachable: tuple[NodeId, ...] = ()
+    acknowledged: dict[ChainId, ChainVersion] = field(default_factory=dict)
+
+
+class Liveness:
+    """All nodes, as one primary's term hears them. ``new_nonce`` gives 16 unpredictable bytes."""
+
+    def __init__(self, began_s: float, timing: Timing, new_nonce: Callable[[], bytes]) -> None:
+        self._began_s = began_s
+        self._timing = timing
+        self._new_nonce = new_nonce
+        self.lives: dict[NodeId, Life] = {}
+
+    def register(self, node: NodeId, generation: Generation, now_s: float, *, heard: bool) -> bool:
+        """A node's generation is known, from a report (``heard``) or from the store.
+
+        False: it is older than one that is known already. A node known from the store only has the time
+        since the take-over to be heard.
+        """
+        life = self.lives.get(node)
+        if life is not None and generation < life.generation:
+            return False
+        if life is None or generation > life.generation:
+            self.lives[node] = Life(generation, now_s if heard else self._began_s, self._new_nonce())
+        elif heard:
+            life.heard_s = max(life.heard_s, now_s)
+        return True
+
+    def on_beacon(
+        self,
+        node: NodeId,
+        generation: Generation,
+        sequence: int,
+        nonce: bytes,
+        beacon: Beacon,
+        now_s: float,
+    ) -> Hearing:
+        """A genuine beacon arrived."""
+        life = self.lives.get(node)
+        if life is None or generation > life.generation:
+            return Hearing.STRANGER
+        if generation < life.generation or not life.window.accept(generation, sequence):
+            return Hearing.DROPPED
+        if nonce == NO_NONCE or nonce != life.nonce:
+            return Hearing.NONCE
+        life.heard_s = now_s
+        life.suspected_since_s = None  # the nonce was changed with the evidence: this is newer
+        life.routing_version = max(life.routing_version, beacon.routing_version)
+        life.clock_ms = beacon.clock_ms
+        life.unreachable = beacon.unreachable
+        for chain, version in beacon.acknowledged:
+            life.acknowledged[chain] = max(version, life.acknowledged.get(chain, version))
+        self._note_lack(life, beacon.no_lease_ms / 1000, now_s)
+        return Hearing.COUNTED
+
+    def _note_lack(self, life: Life, lacking_s: float, now_s: float) -> None:
+        """How long, by its own word, one of its chains has had no lease."""
+        if lacking_s <= 0:
+            life.no_lease_since_s = None
+        elif life.no_lease_since_s is None or now_s - lacking_s < life.no_lease_since_s:
+            life.no_lease_since_s = now_s - lacking_s
+
+    def on_evidence(self, node: NodeId, generation: Generation, what: str, now_s: float) -> bool:
+        """Something speaks against a node. True: it was not suspected before."""
+        life = self.lives.get(node)
+        if life is None or life.generation != generation:
+            return False
+        life.evidence = [*life.evidence, Evidence(now_s, what)][-EVIDENCE_MAX:]
+        is_new = life.suspected_since_s is None
+        if is_new:
+            life.suspected_since_s = now_s
+            life.nonce = self._new_nonce()
+        return is_new
+
+    def may_grant(self, node: NodeId) -> bool:
+        """Whether a beacon that counted earns a lease."""
+        life = self.lives.get(node)
+        return life is not None and life.suspected_since_s is None
+
+    def is_current(self, node: NodeId, generation: Generation) -> bool:
+        """Whether this is the node's present generation."""
+        life = self.lives.get(node)
+        return life is not None and life.generation == generation
+
+    def verdict(self, node: NodeId, grant_until_s: float, now_s: float) -> Verdict:
+        """What to think of a node whose last grant from the primary is over at ``grant_until_s``."""
+        life = self.lives.get(node)
+        if life is None:
+            return Verdict.DEAD
+        is_over = now_s >= grant_until_s
+        if life.suspected_since_s is not None:
+            return Verdict.DEAD if is_over else Verdict.SUSPECTED
+        silent_s = now_s - life.heard_s
+        if silent_s >= self._timing.silence_s and is_over:
+            return Verdict.DEAD
+        if silent_s > SILENT_PERIODS * self._timing.beacon_s:
+            return Verdict.SILENT
+        lacking = life.no_lease_since_s
+        if lacking is not None and now_s - lacking > self._timing.no_lease_s:
+            return Verdict.DEAD
+        return Verdict.ALIVE
+
+    def next_change_s(self, grants_until: Callable[[NodeId, Generation], float], now_s: float) -> float:
+        """When a verdict can change by time alone: that is when the next pass is due, events aside."""
+        timing = self._timing
+        soonest_s = math.inf
+        for node, life in self.lives.items():
+            moments = (
+                life.heard_s + SILENT_PERIODS * timing.beacon_s,
+                life.heard_s + timing.silence_s,
+                grants_until(node, life.generation),
+                (life.no_lease_since_s or math.inf) + timing.no_lease_s,
+            )
+            soonest_s = min(soonest_s, min((m for m in moments if m > now_s), default=math.inf))
+        return soonest_s

@@ -1,0 +1,170 @@
+"""The primary's picture during one term: routing, who lives, grants, reports, cluster time.
+
+Changed in one place each: routing by ``Writer``, the living by ``Hearing`` and reports, grants by
+``Hearing``. Made from the store when a term begins, dropped when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fs3.errors import Busy
+from fs3.ids import ChainId, Generation, NodeId, TargetId, node_of_target
+from fs3.member.timing import Timing
+from fs3.routing import ChainInfo, NodeInfo, NodeKind
+from fs3.wire.mgmtd import TargetReport
+
+from .cluster_time import ClusterClock
+from .generations import Present
+from .grants import PrimaryGrants
+from .lease import LeaseRecord
+from .liveness import Liveness, Verdict
+from .routing_log import Changed, RoutingLog
+from .store import Change, Loaded, TargetRecord, changed_routing
+
+WAITERS_MAX = 65_536
+
+
+@dataclass(slots=True)
+class NodeReport:
+    """The newest report of a node's generation."""
+
+    generation: Generation
+    sequence: int
+    version: str
+    broken_links: tuple[NodeId, ...]
+    targets: tuple[TargetReport, ...]
+
+
+class Term:
+    """Everything that one run as primary knows. ``began_s``: after the store had confirmed the take-over."""
+
+    def __init__(
+        self,
+        record: LeaseRecord,
+        loaded: Loaded,
+        began_s: float,
+        timing: Timing,
+        new_nonce: Callable[[], bytes],
+    ) -> None:
+        self.record = record
+        self.began_s = began_s
+        self.timing = timing
+        self.routing = loaded.routing
+        self.targets: dict[TargetId, TargetRecord] = loaded.targets
+        self.log = RoutingLog(loaded.routing.version)
+        self.grants = PrimaryGrants(began_s, timing)
+        self.liveness = Liveness(began_s, timing, new_nonce)
+        self.clock = ClusterClock(loaded.cluster_time_bound_ms, began_s)
+        self.reports: dict[NodeId, NodeReport] = {}
+        self.verdicts: dict[NodeId, Verdict] = {}
+        """As of the last pass."""
+        self.change_count = 0
+        self.is_over = False
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        for node in loaded.routing.nodes.values():
+            if node.node != record.holder:
+                self.liveness.register(node.node, node.generation, began_s, heard=False)
+
+    # --- routing ---
+
+    def publish(self, change: Change) -> None:
+        """A change is in the store: it is routing now, and whoever waits is told."""
+        self.routing = changed_routing(self.routing, change)
+        self.targets.update((t.target, t) for t in change.targets)
+        self.log.note(
+            Changed(
+                nodes=tuple(n.node for n in change.nodes),
+                chains=tuple(c.chain for c in change.chains),
+                tables=tuple((t.table, t.version) for t in change.tables),
+                uids=tuple(uid for uid, _ in change.key_generations),
+            )
+        )
+        self.change_count += 1
+        self._wake()
+
+    def end(self) -> None:
+        """This process is not the primary of this term any more."""
+        self.is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def changed(self, timeout_s: float) -> None:
+        """Returns when routing changes, the term ends or the time is over. Busy: too many wait already."""
+        if len(self._waiters) >= WAITERS_MAX:
+            raise Busy("too many wait for routing")
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters[waiter] = None
+        timer = loop.call_later(timeout_s, _finish, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.pop(waiter, None)
+
+    # --- queries ---
+
+    def chain_of(self) -> dict[TargetId, ChainInfo]:
+        """The chain of each target that is in one."""
+        return {m.target: info for info in self.routing.chains.values() for m in info.members}
+
+    def report_of(self, target: TargetId) -> TargetReport | None:
+        """What the target's node last said of it, in its present generation."""
+        report = self.reports.get(node_of_target(target))
+        if report is None:
+            return None
+        return next((t for t in report.targets if t.target == target), None)
+
+    def present(self, target: TargetId) -> Present | None:
+        """What ``generations`` asks of a target. None: unknown, or not reported in its node's generation."""
+        node = node_of_target(target)
+        info, record, report = self.routing.nodes.get(node), self.targets.get(target), self.report_of(target)
+        if info is None or record is None or report is None:
+            return None
+        # the generation counts once it is in the store: only then would a new primary refuse an older one
+        is_current = self.reports[node].generation == info.generation
+        verdict = self.verdicts.get(node)
+        return Present(
+            generation=info.generation,
+            is_heard=is_current and verdict in (Verdict.ALIVE, None),
+            report=report,
+            store_id=record.store_id,
+        )
+
+    def grant_until_s(self, node: NodeId, generation: Generation) -> float:
+        """When the last grant to a run is over, for any chain."""
+        return self.grants.until_s(node, generation, ChainId(0))
+
+    def verdict(self, info: NodeInfo, now_s: float) -> Verdict:
+        """What to think of a registered node now; the primary itself lives."""
+        if info.node == self.record.holder:
+            return Verdict.ALIVE
+        verdict = self.liveness.verdict(info.node, self.grant_until_s(info.node, info.generation), now_s)
+        if info.kind is NodeKind.MGMTD and verdict is Verdict.SILENT:
+            return Verdict.ALIVE  # a standby sends reports only
+        return verdict
+
+    def standing(self, info: ChainInfo) -> str:
+        """ "serving", "degraded" (a member is not alive in its generation) or "unavailable"."""
+        well = [
+            self.verdicts.get(m.node) is Verdict.ALIVE
+            and (node := self.routing.nodes.get(m.node)) is not None
+            and node.generation == m.generation
+            for m in info.serving
+        ]
+        if not any(well):
+            return "unavailable"
+        return "serving" if all(well) and len(well) == len(info.members) else "degraded"
+
+
+def _finish(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

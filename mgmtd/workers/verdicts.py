@@ -1,0 +1,104 @@
+"""The pass over all nodes and chains: on every event, and whenever time alone can change a verdict.
+
+Verdicts are noted and logged; chains get the new generations of members that have come back clean. Chains
+do not change their members here.
+
+Source: design 2.2, 2.7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fs3.errors import MaybeApplied, Retryable
+from fs3.ids import TargetId
+
+from ..generations import Renewals, plan_renewals
+from ..liveness import Verdict
+from ..services import Services
+from ..store import Change
+from ..term import Term
+
+PASS_PAUSE_S = 0.02
+"""Events within this are one pass: members whose verdicts fall together are treated together."""
+IDLE_S = 0.5
+CHAINS_AT_ONCE = 1000
+
+
+class VerdictPass:
+    """Runs the passes of all terms of one mgmtd."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._held: dict[TargetId, str] = {}
+        self._term: Term | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        services = self._services
+        while True:
+            term = services.primary_term()
+            due_s = await self._pass(term) if term is not None else IDLE_S
+            try:
+                async with asyncio.timeout(min(IDLE_S, max(PASS_PAUSE_S, due_s))):
+                    await services.pass_wanted.wait()
+            except TimeoutError:
+                pass
+            services.pass_wanted.clear()
+            await asyncio.sleep(PASS_PAUSE_S)
+
+    async def _pass(self, term: Term) -> float:
+        """One pass; returns how long until time alone makes the next necessary."""
+        if term is not self._term:
+            self._term, self._held = term, {}
+        now_s = self._services.clock.boot_s()
+        self._judge(term, now_s)
+        term.grants.forget({n: info.generation for n, info in term.routing.nodes.items()}, now_s)
+        plan = plan_renewals(term.routing.chains.values(), term.present, term.grants, now_s)
+        self._tell_held(plan)
+        if plan.chains:
+            try:
+                await self._renew(term)
+            except (Retryable, MaybeApplied) as error:
+                self._services.log.warning("generations not renewed", reason=str(error))
+                return PASS_PAUSE_S * 5
+            if len(plan.chains) > CHAINS_AT_ONCE:
+                return 0.0
+        next_s = term.liveness.next_change_s(term.grant_until_s, now_s)
+        if plan.due_s is not None:
+            next_s = min(next_s, plan.due_s)
+        return next_s - now_s
+
+    def _judge(self, term: Term, now_s: float) -> None:
+        for node, info in term.routing.nodes.items():
+            verdict, before = term.verdict(info, now_s), term.verdicts.get(node)
+            term.verdicts[node] = verdict
+            if before is verdict or (before is None and verdict is Verdict.ALIVE):
+                continue
+            life = term.liveness.lives.get(node)
+            evidence = life.evidence[-1].what if life is not None and life.evidence else ""
+            tell = self._services.log.info if verdict is Verdict.ALIVE else self._services.log.warning
+            tell(
+                "node is " + verdict.value,
+                node=node,
+                generation=info.generation,
+                kind=info.kind.name,
+                evidence=evidence,
+            )
+
+    def _tell_held(self, plan: Renewals) -> None:
+        held = {h.target: h.why for h in plan.held}
+        for target, why in held.items():
+            if self._held.get(target) != why:
+                self._services.log.info("member not renewed yet", target=target, reason=why)
+        self._held = held
+
+    async def _renew(self, term: Term) -> None:
+        def change(at: Term) -> Change:
+            now_s = self._services.clock.boot_s()
+            plan = plan_renewals(at.routing.chains.values(), at.present, at.grants, now_s)
+            return Change(chains=tuple(plan.chains[:CHAINS_AT_ONCE]))
+
+        before = term.routing.version
+        version = await self._services.write(term, change)
+        self._services.log.info("generations renewed", routing_version=version, before=before)
