@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 
 from fs3.errors import CorruptData, Unavailable, fs_error
 
+_CLOSED = -1
 _LANE_MIN_BYTES = 512 * 1024
 """Handing a write to another thread costs as much as writing some of it."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -168,9 +169,8 @@ class OsFile:
         self.path = path
         self._disk = disk
         self._cached = cached
-        self._direct = _open_direct(path)
+        self._direct: int | None = _open_direct(path)
         self._nowait = True
-        self._closed = False
 
     def fileno(self) -> int:
         return self._cached
@@ -253,12 +253,12 @@ class OsFile:
             raise self._failed("sync", error) from error
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        os.close(self._cached)
-        if self._direct is not None:
-            os.close(self._direct)
+        cached, direct = self._cached, self._direct
+        # Numbers of descriptors are given out again: a late call must fail, not reach another file.
+        self._cached = self._direct = _CLOSED
+        for descriptor in (cached, direct):
+            if descriptor is not None and descriptor != _CLOSED:
+                os.close(descriptor)
 
     def _failed(self, call: str, error: OSError) -> DiskFailed:
         return self._disk.fail(f"{call} {self.path}: {error.strerror}")
