@@ -207,7 +207,10 @@ class BulkConnection:
         except PeerClosed:
             pass
         finally:
-            self._socket.reset()
+            if self._held:
+                self._socket.reset()  # what is unsent must not refer to blocks that are free then
+            else:
+                self._socket.close()
             while self._held:
                 self._held.popleft()[0]()
             self._server.ended(self)
