@@ -1,0 +1,138 @@
+"""mgmtd and agents together: registration, tables, leases, restarts, fail-over, under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fs3.ids import ChainId
+
+from .world import World, not_clean, other_store, run_world
+
+
+def test_nodes_register_and_serve() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        routing = world.nodes[11].agent.routing
+        assert sorted(routing.nodes) == [1, 11, 12, 13, 14, 15]
+        for info in routing.chains.values():
+            assert len({m.node for m in info.members}) == 3
+        for node in world.nodes.values():
+            assert node.agent.routing == routing
+
+    run_world(scenario)
+
+
+def test_leases_outlive_mgmtd_and_store() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        await world.kill_mgmtd(1)
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            assert world.all_serve()
+
+    run_world(scenario)
+
+
+def test_restart_renews_the_generation() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        before = dict(world.nodes[11].agent.routing.chains)
+        concerned = [c for c, info in before.items() if any(m.node == 13 for m in info.members)]
+        await world.kill_node(13)
+        await asyncio.sleep(0.2)
+        await world.start_node(13)
+        took_s = await world.until(world.all_serve, 6.0, "serving again after a restart")
+        assert took_s > 1.58 - 0.5 - 0.2  # the old generation's lease was waited out
+        after = world.nodes[11].agent.routing.chains
+        for chain in before:
+            grown = 1 if chain in concerned else 0
+            assert after[chain].version == before[chain].version + grown
+            assert [m.target for m in after[chain].members] == [m.target for m in before[chain].members]
+
+    run_world(scenario)
+
+
+def test_dead_node_costs_the_others_nothing() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        await world.kill_node(12)
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            for chain, info in world.nodes[11].agent.routing.chains.items():
+                for member in info.members:
+                    if member.node != 12:
+                        assert world.nodes[member.node].valid(chain)
+        assert world.told("node is dead")
+
+    run_world(scenario)
+
+
+def test_replaced_store_is_not_renewed() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        versions = {c: i.version for c, i in world.nodes[11].agent.routing.chains.items()}
+        await world.kill_node(12)
+        await world.start_node(12, change=other_store)
+        await world.kill_node(13)
+        await world.start_node(13, change=not_clean)
+        await asyncio.sleep(8.0)
+        assert {c: i.version for c, i in world.nodes[11].agent.routing.chains.items()} == versions
+        assert world.told("member not renewed yet")
+
+    run_world(scenario)
+
+
+def test_standby_takes_over() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        await world.start_mgmtd(2)
+        await world.until(lambda: 2 in world.nodes[11].agent.routing.nodes, 3.0, "the standby is known")
+        await world.kill_mgmtd(1)
+        took_s = await world.until(lambda: world.primary() is not None, 5.0, "a new primary")
+        assert took_s > 2.0
+        left = world.nodes[11].agent.leases
+        await world.until(lambda: left.primary_left_s(world.clock("s11").boot_s()) > 0.5, 3.0, "its lease")
+        assert world.all_serve()
+
+    run_world(scenario)
+
+
+def test_everything_killed_at_once() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        await world.kill_mgmtd(1)
+        for number in list(world.nodes):
+            await world.kill_node(number)
+        await world.start_mgmtd(1)
+        for number in range(11, 16):
+            await world.start_node(number)
+        took_s = await world.until(world.all_serve, 15.0, "serving after everything was killed")
+        assert took_s < 10.0
+
+    run_world(scenario)
+
+
+def test_udp_alone_is_cut() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        world.faults.datagram_loss_rate = 1.0
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            assert world.all_serve()  # everything goes over RPC
+
+    run_world(scenario)
+
+
+def test_neither_kind_of_lease() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster(node_count=3, target_count=1)
+        await world.kill_mgmtd(1)
+        await world.kill_node(13)
+        # two live by each other's leases only with the third's: a dead member and no primary stop the chain
+        await world.until(
+            lambda: not world.nodes[11].valid(ChainId(1)) and not world.nodes[12].valid(ChainId(1)),
+            2.0,
+            "neither kind of lease is left",
+        )
+
+    run_world(scenario)
