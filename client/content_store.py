@@ -8,6 +8,8 @@ they left.
 
 from __future__ import annotations
 
+import enum
+
 from fs3.errors import StaleFile
 from fs3.wire.meta import (
     CREATE,
@@ -69,13 +71,25 @@ async def create(
     return await core.mutate_in(CREATE, build)
 
 
-async def store(core: ClientCore, file: OpenFile, small: SmallContent) -> bool:
-    """Store the edited content beside the inode. False: the file lies in chunks now, the edits are still
-    to be made there."""
+class Outcome(enum.Enum):
+    """Where the edits of a small file are."""
+
+    STORED = 1
+    """Beside the inode."""
+    MOVED = 2
+    """In chunks, with all of the content."""
+    OVERTAKEN = 3
+    """Nowhere: somebody else has moved the file into chunks; they are still to be made there."""
+
+
+async def store(core: ClientCore, file: OpenFile, small: SmallContent, limit_bytes: int) -> Outcome:
+    """Store the edited content beside the inode, or move it out if others made it longer than the limit."""
     for _ in range(STALE_TRIES):
         if not file.is_inline:
-            return False
+            return Outcome.OVERTAKEN
         content = bytes(small.content)
+        if len(content) > limit_bytes:
+            return await move_out(core, file, small)
 
         def build(mutation: Mutation, content: bytes = content) -> WriteInlineRequest:
             version = file.attributes.content_version
@@ -91,7 +105,7 @@ async def store(core: ClientCore, file: OpenFile, small: SmallContent) -> bool:
         core.files.learn(file, answer.attributes)
         file.content = content
         small.stored()
-        return True
+        return Outcome.STORED
     raise StaleFile(f"file {file.inode:x} was written by others {STALE_TRIES} times meanwhile")
 
 
@@ -101,19 +115,18 @@ async def _see_others(core: ClientCore, file: OpenFile, small: SmallContent) -> 
         small.rebase(file.content)
 
 
-async def move_out(core: ClientCore, file: OpenFile, small: SmallContent) -> bool:
-    """Move the file into chunks, with all edits. False: somebody else has moved it; the edits are still to
-    be made there."""
+async def move_out(core: ClientCore, file: OpenFile, small: SmallContent) -> Outcome:
+    """Move the file into chunks, with all edits."""
     for _ in range(STALE_TRIES):
         if not file.is_inline:
-            return False
+            return Outcome.OVERTAKEN
         try:
             await _move(core, file, small)
         except StaleFile:
             await _see_others(core, file, small)
             continue
         small.stored()
-        return True
+        return Outcome.MOVED
     raise StaleFile(f"file {file.inode:x} was written by others {STALE_TRIES} times meanwhile")
 
 

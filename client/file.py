@@ -38,7 +38,7 @@ from fs3.wire.meta import (
     TruncateRequest,
 )
 
-from .content_store import create, create_with_content, move_out, store
+from .content_store import Outcome, create, create_with_content, move_out, store
 from .core import ClientCore, wire_path
 from .failures import posix_errors
 from .open_files import OpenFile, SharedEnd
@@ -101,7 +101,8 @@ class AsyncFile:
         core = self._core
         settings = core.settings
         self._small = None
-        self._end = core.files.share_end(file.inode)
+        self._end = end = core.files.share_end(file.inode)
+        end.end_bytes = max(end.end_bytes, file.length_bytes)
         self._behind = WriteBehind(
             file, core.writer, core.scope, settings.write_behind_bytes_max, settings.write_timeout_s
         )
@@ -183,7 +184,7 @@ class AsyncFile:
             if not part:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
             parts.append(part)
-            if left_bytes <= len(part) and self._is_length_fresh():
+            if self._position >= self.size and self._is_length_fresh():
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _is_length_fresh(self) -> bool:
@@ -298,9 +299,13 @@ class AsyncFile:
         small = self._small
         assert small is not None
         file = self._file if self._file is not None else await self._create()
-        if await move_out(self._core, file, small):
+        await self._now(file, small, await move_out(self._core, file, small))
+
+    async def _now(self, file: OpenFile, small: SmallContent, outcome: Outcome) -> None:
+        """Go on where the content is now."""
+        if outcome is Outcome.MOVED:
             self._to_chunks(file)
-        else:
+        elif outcome is Outcome.OVERTAKEN:
             await self._edits_to_chunks(file, small)
 
     async def _create(self) -> OpenFile:
@@ -342,20 +347,15 @@ class AsyncFile:
         small = self._small
         if small is not None:
             file = self._file if self._file is not None else await self._create()
-            if not small.is_dirty and file.is_inline:
-                return
-            if not file.is_inline or not await self._store(file, small):
-                await self._edits_to_chunks(file, small)
+            if small.is_dirty or not file.is_inline:
+                await self._now(file, small, await self._store(file, small))
         if self._behind is not None:
             await self._behind.drain()
 
-    async def _store(self, file: OpenFile, small: SmallContent) -> bool:
+    async def _store(self, file: OpenFile, small: SmallContent) -> Outcome:
         if file.content is not None or self._flags.truncates or self._flags.exclusive:
-            return await store(self._core, file, small)
-        if await move_out(self._core, file, small):  # opened without the right to read what is there
-            self._to_chunks(file)
-            return True
-        return False
+            return await store(self._core, file, small, self._inline_limit_bytes)
+        return await move_out(self._core, file, small)  # opened without the right to read what is there
 
     async def fsync(self) -> None:
         """Everything written so far is durable, and its length visible to others."""

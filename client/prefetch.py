@@ -89,8 +89,8 @@ class Prefetch:
             got_bytes += len(part)
             if at + len(part) == window.end_bytes:
                 self._windows.popleft()
-        if not self._pattern.is_sequential:
-            await self.close()
+        if not self._pattern.is_sequential and self._windows:
+            await self._drop_all()
         return got_bytes
 
     async def _drop_first(self) -> None:
@@ -98,9 +98,12 @@ class Prefetch:
 
     async def close(self) -> None:
         """End what is under way; forget what was fetched."""
+        self._pattern.reset()
+        await self._drop_all()
+
+    async def _drop_all(self) -> None:
         tasks = [window.task for window in self._windows]
         self._windows.clear()
-        self._pattern.reset()
         await end_tasks(tasks)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 FIRST_WINDOW_BYTES = 1 << 20
+ALIGN_BYTES = 1 << 20
+"""Windows end at multiples of this, so that a chunk is rarely fetched in two parts."""
 
 
 class Fetch(NamedTuple):
@@ -28,6 +30,8 @@ class ReadAhead:
         self._max_bytes = window_bytes_max
         self._next_bytes = -1
         self._window_bytes = 0
+        self._refill_bytes = 0
+        """Fetch again when so little of what was fetched is left."""
         self._fetched_to_bytes = 0
 
     @property
@@ -49,12 +53,15 @@ class ReadAhead:
             return None
         if not self._window_bytes:
             self._window_bytes = min(max(FIRST_WINDOW_BYTES, length_bytes), self._max_bytes)
+            self._refill_bytes = self._window_bytes // 2
             self._fetched_to_bytes = end_bytes
         self._fetched_to_bytes = max(self._fetched_to_bytes, end_bytes)
-        if self._fetched_to_bytes - end_bytes > self._window_bytes // 2:
+        if self._fetched_to_bytes - end_bytes > self._refill_bytes:
             return None
         start_bytes = self._fetched_to_bytes
-        stop_bytes = min(end_bytes + self._window_bytes, file_bytes)
+        whole_bytes = -(-(end_bytes + self._window_bytes) // ALIGN_BYTES) * ALIGN_BYTES
+        stop_bytes = min(whole_bytes, file_bytes)
+        self._refill_bytes = self._window_bytes // 2
         self._window_bytes = min(self._window_bytes * 2, self._max_bytes)
         if stop_bytes <= start_bytes:
             return None
