@@ -182,7 +182,12 @@ def check_request(limits: KvLimits, request: CommitRequest) -> None:
             size += len(begin) + len(end) + ITEM_OVERHEAD_BYTES
     for kind, key, value in request.mutations:
         length = len(key)
-        if kind > Kind.CLEAR or not 0 < length <= key_max or key >= USER_KEYS_END or len(value) > value_max:
+        if (
+            not 0 <= kind <= Kind.CLEAR
+            or not 0 < length <= key_max
+            or key >= USER_KEYS_END
+            or len(value) > value_max
+        ):
             _check_mutation(limits, kind, key, value)
         size += length + len(value) + ITEM_OVERHEAD_BYTES
     if size > limits.transaction_bytes:

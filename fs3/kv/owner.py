@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import socket
@@ -69,7 +68,6 @@ ANSWERS_HELD_MAX_BYTES = 1024 * 1024
 """Answers that a client does not take; beyond this nothing more is read from it."""
 HOUSEKEEPING_S = 1.0
 BACKLOG = 128
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PEER = struct.Struct("3i")
 
 
@@ -321,19 +319,18 @@ class Owner:
             if not resolution.committed_count:
                 txn.abort()
                 return resolution.decisions, None
+            self._store.reserve(resolution)
             self._store.write(txn, resolution)
-        except lmdb.Error as error:  # nothing was applied yet
+        except (lmdb.Error, OSError) as error:  # nothing was applied yet
             txn.abort()
             return self._refuse(requests, error), None
         try:
             txn.commit()
         except lmdb.Error as error:
-            if getattr(error, "code", 0) in _NO_SPACE and self._store.version() < resolution.version:
-                return self._refuse(requests, error), None  # it stopped before its meta page
             return self._fail(requests, error), None
         return resolution.decisions, resolution
 
-    def _refuse(self, requests: list[CommitRequest], error: lmdb.Error) -> list[Decision]:
+    def _refuse(self, requests: list[CommitRequest], error: Exception) -> list[Decision]:
         """The store is full or the disk is: nothing of the batch was applied."""
         self.stats.refused_batches += 1
         self._new_resolver()  # the old one knows of writes that never happened

@@ -47,6 +47,13 @@ READERS_MAX = 4096
 SPARE_SNAPSHOTS = 64
 """Read transactions that a process keeps for reuse."""
 
+PAGES_PER_KEY = 8
+"""Pages that changing one key can take at the most: a path of the tree, split, and the free list's."""
+SPARE_BYTES = 2 * 1024 * 1024
+"""For what a batch needs besides its keys: the free list, cleared ranges."""
+GROW_BYTES = 16 * 1024 * 1024
+"""The file grows in steps, so that few commits wait for the file system's own records."""
+
 SOCKET_NAME = "kv.sock"
 LOCK_NAME = "owner.lock"
 
@@ -165,7 +172,12 @@ class StoreWriter:
     def __init__(self, directory: Path, make_id: Callable[[], bytes]) -> None:
         """Opens or creates; Unavailable or InvalidRequest when that cannot be."""
         self._env = open_environment(directory, writable=True)
+        self._data_fd = -1
+        self._file_bytes = 0
+        self._page_bytes = self._env.stat()["psize"]
         try:
+            self._data_fd = os.open(directory / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+            self._file_bytes = os.fstat(self._data_fd).st_size
             with self._env.begin(write=True) as txn:
                 found = read_format(txn)
                 if found is None:
@@ -174,8 +186,8 @@ class StoreWriter:
                     txn.put(VERSION_KEY, (1).to_bytes(VERSION_BYTES, "big"))
             self.store_id = found.store_id
             """16 bytes that tell this store from every other."""
-        except (lmdb.Error, InvalidRequest) as error:
-            close_environment(self._env)
+        except (lmdb.Error, OSError, InvalidRequest) as error:
+            self.close()
             if isinstance(error, InvalidRequest):
                 raise
             raise Unavailable(f"store in {directory} cannot be written: {error}") from error
@@ -199,6 +211,24 @@ class StoreWriter:
         """The write transaction of a batch; ``write`` goes into it, ``commit()`` makes it durable."""
         return self._env.begin(write=True)
 
+    def reserve(self, resolution: Resolution) -> None:
+        """Have the disk's space for a batch before it is written; OSError when there is none.
+
+        LMDB cannot tell a full disk from a broken one (a write that comes out short is EIO to it), so it
+        is never let run into the end of the disk.
+        """
+        need_bytes = SPARE_BYTES + PAGES_PER_KEY * self._page_bytes * len(resolution.values)
+        for key, value in resolution.values.items():
+            need_bytes += 2 * (len(key) + len(value or b""))
+        end_bytes = (self._env.info()["last_pgno"] + 1) * self._page_bytes + need_bytes
+        if end_bytes <= self._file_bytes:
+            return
+        try:
+            os.posix_fallocate(self._data_fd, 0, end_bytes + GROW_BYTES)
+        except OSError:  # less will do, if it is there
+            os.posix_fallocate(self._data_fd, 0, end_bytes)
+        self._file_bytes = os.fstat(self._data_fd).st_size
+
     @staticmethod
     def write(txn: lmdb.Transaction, resolution: Resolution) -> None:
         """Put a batch into its transaction."""
@@ -220,6 +250,9 @@ class StoreWriter:
 
     def close(self) -> None:
         """Close the environment."""
+        if self._data_fd >= 0:
+            os.close(self._data_fd)
+            self._data_fd = -1
         close_environment(self._env)
 
 
