@@ -37,6 +37,9 @@ COMMANDS: dict[str, dict[str, Row]] = {
     },
     "Daemons": {
         "kv": Row("fs3.deploy.daemons:kv", "Own the embedded key-value store of one machine."),
+        "mgmtd": Row("fs3.deploy.daemons:mgmtd", "Manage a cluster: membership, leases, chains, routing."),
+        "meta": Row("fs3.deploy.daemons:meta", "Serve names and attributes."),
+        "storage": Row("fs3.deploy.daemons:storage", "Serve chunks from the disks of one machine."),
     },
     "Information": {
         "metrics": Row("fs3.deploy.metrics_command:metrics", "List every metric that the daemons export."),

@@ -174,7 +174,7 @@ class Cluster:
     def _start(self, plan: ClusterPlan, process: ProcessPlan) -> None:
         files = self.files(process.name)
         files.settings.parent.mkdir(exist_ok=True)
-        files.settings.write_text(settings_of(plan, process, self.directory))
+        files.settings.write_text(settings_of(plan, process, self.directory, (os.getuid(), os.getgid())))
         processes.start(files, process.role)
 
     def _await_health(self, process: ProcessPlan) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from fs3.ids import NodeId
 
@@ -109,9 +110,9 @@ def make_plan(shape: ClusterShape, ports: Sequence[int]) -> ClusterPlan:
     return ClusterPlan(shape, tuple(processes))
 
 
-def settings_text(plan: ClusterPlan, process: ProcessPlan, directory: Path) -> str:
-    """The settings file of one process of the cluster in ``directory``."""
-    kv_url = f"lmdb://{directory / 'kv'}"
+def settings_text(plan: ClusterPlan, process: ProcessPlan, directory: Path, owner: tuple[int, int]) -> str:
+    """The settings file of one process of the cluster in ``directory``; ``owner``: uid and gid of ``/``."""
+    kv_url = f"lmdb://{quote(str(directory / 'kv'))}"
     lines: list[str]
     if process.role == "kv":
         lines = [f"directory = {_text(directory / 'kv')}"]
@@ -130,6 +131,7 @@ def settings_text(plan: ClusterPlan, process: ProcessPlan, directory: Path) -> s
             ]
         elif process.role == "meta":
             lines += [f"mgmtd = [{_text(plan.address('mgmtd-1'))}]", f"kv = {_text(kv_url)}"]
+            lines += [f"root_uid = {owner[0]}", f"root_gid = {owner[1]}"]
         else:
             lines += [f"kv = {_text(kv_url)}"]
     lines += ["", "[daemon]", f"http_port = {process.http_port}", ""]

@@ -1,0 +1,89 @@
+"""What ``fs3 storage`` is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from fs3.config import Between
+from fs3.daemon import Components, DaemonSettings, Server, run_daemon
+from fs3.identity.handshake import NodeCredentials
+from fs3.identity.key_file import system_nonce
+from fs3.ids import NodeId
+from fs3.rpc.bulk_client import BulkClient
+from fs3.rpc.bulk_server import BulkServer
+from fs3.rpc.network import SystemNetwork
+from fs3.storage.disk import OsDisk
+from fs3.storage.engine.lmdb_index import lmdb_opener
+from fs3.storage.lanes import ThreadLanes
+from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
+
+from .node_parts import cluster_key, host_name
+
+
+@dataclass(frozen=True, slots=True)
+class StorageDaemonSettings:
+    """The settings file of ``fs3 storage``."""
+
+    node_id: NodeId
+    """Unique in the cluster, for ever."""
+    listen: str
+    """``host:port`` for RPC and, with the same number, for beacons (UDP)."""
+    cluster_key: Path
+    """The key file that all nodes of the cluster have a copy of."""
+    mgmtd: tuple[str, ...]
+    """RPC addresses of some mgmtds."""
+    directory: Path
+    """The node's own: its run number. On a disk that survives."""
+    disks: tuple[Path, ...]
+    """A directory on each disk; their order is theirs for good."""
+    targets_per_disk_count: Annotated[int, Between(1, 64)] = 1
+    """Targets that a new disk is given."""
+    target_capacity_bytes: int = 0
+    """Most that a target may hold; 0: what its disk has room for."""
+    zone: str = ""
+    daemon: DaemonSettings = field(default_factory=DaemonSettings)
+
+
+def compose(settings: StorageDaemonSettings, components: Components) -> Server:
+    """The server, with the machine's network, disks and threads."""
+    network = SystemNetwork()
+
+    def bulk_client(credentials: NodeCredentials) -> BulkClient:
+        return BulkClient(credentials, network, make_nonce=system_nonce)
+
+    return StorageServer(
+        StorageSettings(
+            node=settings.node_id,
+            directory=str(settings.directory),
+            disks=tuple(map(str, settings.disks)),
+            listen=(settings.listen,),
+            seeds=settings.mgmtd,
+            targets_per_disk_count=settings.targets_per_disk_count,
+            target_capacity_bytes=settings.target_capacity_bytes,
+            host=host_name(),
+            beacon_address=settings.listen,
+            zone=settings.zone,
+        ),
+        StorageComponents(
+            clock=components.clock,
+            rng=components.rng,
+            network=network,
+            key=cluster_key(settings.cluster_key),
+            log=components.log,
+            metrics=components.metrics,
+            lanes=ThreadLanes(),
+            open_disk=lambda _: OsDisk(),
+            open_index=lmdb_opener,
+            make_nonce=system_nonce,
+            fail=components.fail,
+            bulk_server=BulkServer(),
+            make_bulk_client=bulk_client,
+        ),
+    )
+
+
+def run(settings_path: Path) -> int:
+    """Run the daemon; returns its exit code."""
+    return run_daemon("storage", StorageDaemonSettings, settings_path, compose)
