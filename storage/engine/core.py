@@ -57,6 +57,8 @@ class StoreCore:
         self.counters = Counters()
         self.files: dict[tuple[int, int], DiskFile] = {}
         self.pending: dict[ChunkId, StoredPending] = {}
+        self.replacing: dict[ChunkId, None] = {}
+        """Chunks whose pending version is being replaced or dropped: it cannot be committed any more."""
         self.freed: list[Block] = []
         """Blocks whose last record was removed by a batch that is not durable yet."""
         self.chunk_count = 0

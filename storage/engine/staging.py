@@ -77,6 +77,13 @@ class Stager:
             return outcomes + self._stage_run(run, cluster_ms)
 
     def _stage_run(self, items: Sequence[StageItem], cluster_ms: int) -> list[StageOutcome]:
+        try:
+            return self._stage_items(items, cluster_ms)
+        finally:
+            with self._core.lock:
+                self._core.replacing.clear()
+
+    def _stage_items(self, items: Sequence[StageItem], cluster_ms: int) -> list[StageOutcome]:
         core, batch = self._core, Batch()
         results: list[_Prepared | StageOutcome] = []
         for item in items:
@@ -109,8 +116,12 @@ class Stager:
         with core.lock:
             entry = core.entry(update.chunk)
             committed, old = entry.committed, entry.pending
+            if old is not None:
+                core.replacing[update.chunk] = None
         again = old is not None and old.version.info.identity == update.identity
         if old is not None and again and item.replaces != update.identity:
+            with core.lock:
+                del core.replacing[update.chunk]
             return StageOutcome(old.version.info, already=True)
         _check_number(item, committed)
         replaced = old.version.block if old is not None else None
@@ -214,7 +225,7 @@ class Stager:
         with core.lock:
             entry = core.entry(chunk)
             old, pending = entry.committed, entry.pending
-            if pending is None or pending.version.info.identity != identity:
+            if pending is None or pending.version.info.identity != identity or chunk in core.replacing:
                 return old is not None and old.info.identity == identity
             version = pending.version
             core.counters.change += 1
@@ -234,11 +245,24 @@ class Stager:
     def drop_pendings(self, batch: Batch) -> None:
         """Drop every pending version, with what else is in ``batch``, in one transaction."""
         core = self._core
-        frees: list[Block] = []
-        raised: dict[ChunkId, StoredVersion] = {}
         with core.lock:
             dropped = list(core.pending.items())
             committed = {chunk: core.entry(chunk).committed for chunk, _ in dropped}
+            core.replacing.update(dict.fromkeys(committed))
+        try:
+            self._drop(dropped, committed, batch)
+        finally:
+            with core.lock:
+                core.replacing.clear()
+
+    def _drop(
+        self,
+        dropped: Sequence[tuple[ChunkId, StoredPending]],
+        committed: dict[ChunkId, StoredVersion | None],
+        batch: Batch,
+    ) -> None:
+        core, frees = self._core, list[Block]()
+        raised: dict[ChunkId, StoredVersion] = {}
         for chunk, pending in dropped:
             batch.delete(pending_key(chunk))
             block, below = pending.version.block, committed[chunk]
@@ -292,19 +316,30 @@ class Stager:
             core.disk.write_all(core.composer.take_writes())
             place.file.sync()
             stored = StoredVersion(version, block, len(payload), old.change)
-            batch, key = Batch(), committed_key(chunk)
-            batch.put(key, pack_committed(key, stored))
-            self._put_high(batch, block)
+            if not self._put_in_place(chunk, old, stored):
+                return False
             try:
-                core.apply(batch, [old.block])
+                core.apply(Batch())
             except FsError:
-                with core.lock:
-                    core.allocator.give_back(block)
-                raise
-            with core.lock:
-                entry = core.entry(chunk)
-                entry.committed = stored
-                core.cache.put(chunk, entry)
+                pass  # a full disk: it waits like a commit mark, and is in force here already
+            return True
+
+    def _put_in_place(self, chunk: ChunkId, old: StoredVersion, new: StoredVersion) -> bool:
+        """Let ``new`` be the committed version unless a commit came in between, as ``commit`` does it."""
+        core = self._core
+        assert new.block is not None and old.block is not None, chunk
+        with core.lock:
+            entry = core.entry(chunk)
+            if entry.committed is None or entry.committed.info.identity != old.info.identity:
+                core.allocator.give_back(new.block)
+                return False
+            batch, key = Batch(), committed_key(chunk)
+            batch.put(key, pack_committed(key, new))
+            self._put_high(batch, new.block)
+            core.index.apply(batch, durable=False)
+            core.freed.append(old.block)
+            entry.committed = new
+            core.cache.put(chunk, entry)
             return True
 
 

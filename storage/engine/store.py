@@ -141,7 +141,8 @@ class ChunkStore:
 
     def commit(self, chunk: ChunkId, identity: Identity) -> bool:
         """Make the pending version of this identity the committed one: visible at once, on the disk before
-        (or with) the next stage. True also if it was committed before; False: it is neither.
+        (or with) the next stage. True also if it was committed before; False: it is neither, or is just being
+        replaced by a ``stage`` in another thread.
         """
         return self._stager.commit(chunk, identity)
 
