@@ -113,6 +113,13 @@ def watch_inode(txn: Transaction, inode: InodeId) -> None:
     txn.add_read_conflict_key(inode_key(inode))
 
 
+def watch_shown(txn: Transaction, record: Inode) -> None:
+    """Conflict with whoever changes what an answer shows of it (a directory's times apart)."""
+    watch_inode(txn, record.inode)
+    if record.kind is InodeKind.DIRECTORY:
+        txn.add_read_conflict_key(key_u64(b"DSUB", record.inode))
+
+
 async def get_parent(txn: ReadTransaction, directory: InodeId) -> InodeId | None:
     """The directory that ``directory`` lies in; None: it does not exist."""
     data = await txn.get(parent_key(directory))

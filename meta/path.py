@@ -1,8 +1,9 @@
 """Names: from a path to the directory and entry that it means.
 
-All reads are snapshot reads; an operation adds the conflicts that it needs itself (design 3.2). That is
-enough: an operation whose path was resolved at its read version may be put, in a serial order, before every
-rename that was committed meanwhile, as long as what it *writes* has not been touched.
+All reads are snapshot reads; attributes on the way are read without conflict (design 3.2: creates must not
+meet every chmod above). An operation that changes something hands in its transaction as ``watch``: then the
+names on its way are read with conflict, so that a rename or removal of one of them that is committed
+meanwhile makes it look again. Without that, the answers of the two would fit no order of them.
 
 Symlinks are followed on the server, at most ``SYMLINKS_MAX``; absolute ones start at the root of the file
 system, ``..`` of the root is the root: no path leads out of the tree.
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 
 from fs3.errors import fs_error
 from fs3.ids import ROOT_INODE, InodeId
-from fs3.kv.transaction import ReadTransaction
+from fs3.kv.transaction import ReadTransaction, Transaction
 from fs3.wire.meta import NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, InodeKind, Path
 
 from .acl import SEARCH, Who, require
-from .dirent import get_dirent
-from .inode import Inode, get_inode, get_parent
+from .dirent import dirent_key, get_dirent
+from .inode import Inode, get_inode, get_parent, parent_key
 
 SYMLINKS_MAX = 40
 _HERE = (b".", b"..")
@@ -55,8 +56,10 @@ def split(text: bytes) -> list[bytes]:
     return names
 
 
-async def resolve(txn: ReadTransaction, who: Who, path: Path, *, follow: bool) -> Found:
-    """Follow ``path``; ``follow``: also through a symlink at its end.
+async def resolve(
+    txn: ReadTransaction, who: Who, path: Path, *, follow: bool, watch: Transaction | None = None
+) -> Found:
+    """Follow ``path``; ``follow``: also through a symlink at its end; ``watch``: see the module's text.
 
     Raises ENOENT, ENOTDIR, EACCES (no search right on a directory), ELOOP, ENAMETOOLONG, EINVAL; ESTALE when
     the base inode is gone.
@@ -76,10 +79,12 @@ async def resolve(txn: ReadTransaction, who: Who, path: Path, *, follow: bool) -
             raise fs_error(errno.ENOTDIR, "", text)
         require(who, node, SEARCH, text)
         if name == b"..":
-            node = await _above(txn, node, text)
+            node = await _above(txn, node, text, watch)
             found = Found(None, b"", node, must_be_directory)
             continue
         directory = node
+        if watch is not None:
+            watch.add_read_conflict_key(dirent_key(directory.inode, name))
         entry = await get_dirent(txn, directory.inode, name)
         node = None if entry is None else await get_inode(txn, entry.inode)
         assert entry is None or node is not None, f"entry {name!r} of {directory.inode:x} names no inode"
@@ -98,15 +103,19 @@ async def resolve(txn: ReadTransaction, who: Who, path: Path, *, follow: bool) -
     return found
 
 
-async def existing(txn: ReadTransaction, who: Who, path: Path, *, follow: bool) -> tuple[Found, Inode]:
+async def existing(
+    txn: ReadTransaction, who: Who, path: Path, *, follow: bool, watch: Transaction | None = None
+) -> tuple[Found, Inode]:
     """``resolve``; ENOENT when there is nothing."""
-    found = await resolve(txn, who, path, follow=follow)
+    found = await resolve(txn, who, path, follow=follow, watch=watch)
     if found.node is None:
         raise fs_error(errno.ENOENT, "", path.text)
     return found, found.node
 
 
-async def named(txn: ReadTransaction, who: Who, path: Path) -> tuple[Inode, bytes, Inode | None]:
+async def named(
+    txn: ReadTransaction, who: Who, path: Path, *, watch: Transaction | None = None
+) -> tuple[Inode, bytes, Inode | None]:
     """(directory, last name, what is there) of a path that must end in a name; symlinks there stay.
 
     EINVAL for ``.`` and ``..``; EBUSY for the root; ENOENT when the directory is being removed.
@@ -116,7 +125,7 @@ async def named(txn: ReadTransaction, who: Who, path: Path) -> tuple[Inode, byte
         raise fs_error(errno.EINVAL, "the last name is . or ..", path.text)
     # A slash behind the last name asks for a directory; it must not make us follow a symlink there.
     bare = Path(path.text.rstrip(b"/"), path.base)
-    found = await resolve(txn, who, bare, follow=False)
+    found = await resolve(txn, who, bare, follow=False, watch=watch)
     if found.parent is None:
         if found.node is not None and found.node.inode == ROOT_INODE:
             raise fs_error(errno.EBUSY, "this is the root directory", path.text)
@@ -134,9 +143,11 @@ async def _base(txn: ReadTransaction, base: InodeId, text: bytes) -> Inode:
     return node
 
 
-async def _above(txn: ReadTransaction, node: Inode, text: bytes) -> Inode:
+async def _above(txn: ReadTransaction, node: Inode, text: bytes, watch: Transaction | None) -> Inode:
     if node.inode == ROOT_INODE:
         return node
+    if watch is not None:
+        watch.add_read_conflict_key(parent_key(node.inode))
     parent = await get_parent(txn, node.inode)
     above = None if parent is None else await get_inode(txn, parent)
     if above is None:

@@ -34,7 +34,7 @@ async def create(op: Op, txn: Transaction, request: CreateRequest) -> OpenRespon
     path = request.path
     if path.text.endswith((b"/", b"/.", b"/..")) or not path.text:
         raise fs_error(errno.EISDIR, "the path of a file ends in a name", path.text)
-    found = await resolve(txn.snapshot, op.who, path, follow=not request.exclusive)
+    found = await resolve(txn.snapshot, op.who, path, follow=not request.exclusive, watch=txn)
     if found.node is not None:
         if request.exclusive:
             raise fs_error(errno.EEXIST, "", path.text)

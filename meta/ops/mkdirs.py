@@ -31,7 +31,7 @@ async def mkdirs(op: Op, txn: Transaction, request: MkdirsRequest) -> StatRespon
     if not request.parents:
         parent = b"/".join(names[:-1])
         if parent:
-            found = await resolve(txn.snapshot, op.who, Path(parent, base), follow=True)
+            found = await resolve(txn.snapshot, op.who, Path(parent, base), follow=True, watch=txn)
             if found.node is None:
                 raise fs_error(errno.ENOENT, "", text)
             base = found.node.inode
@@ -39,7 +39,7 @@ async def mkdirs(op: Op, txn: Transaction, request: MkdirsRequest) -> StatRespon
     made: Inode | None = None
     node: Inode | None = None
     for number, name in enumerate(names):
-        found = await resolve(txn.snapshot, op.who, Path(name, base), follow=True)
+        found = await resolve(txn.snapshot, op.who, Path(name, base), follow=True, watch=txn)
         node = found.node
         is_last = number == len(names) - 1
         if node is None:

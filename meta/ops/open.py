@@ -26,7 +26,8 @@ async def open_file(op: Op, txn: Transaction, request: OpenRequest) -> OpenRespo
     session = request.mutation.session
     if not request.mode & OpenMode.WRITE:
         await require_session(txn.snapshot, session, op.peer.uid, is_admin=op.is_admin)
-    _, seen = await existing(txn.snapshot, op.who, request.path, follow=True)
+    watch = txn if needs_slot(request) else None
+    _, seen = await existing(txn.snapshot, op.who, request.path, follow=True, watch=watch)
     record = await open_existing(op, txn, session, seen, request.mode, truncate=request.truncate)
     return await opened(op, txn, record, request.mode, created=False)
 

@@ -34,7 +34,7 @@ async def prepare(op: Op, request: RemoveRequest) -> None:
 async def remove(op: Op, txn: Transaction, request: RemoveRequest) -> RemoveResponse:
     """ENOENT (unless ``missing_ok``), EISDIR, ENOTDIR, ENOTEMPTY, EACCES, EPERM (sticky), EBUSY (root)."""
     text = request.path.text
-    parent, name, node = await named(txn.snapshot, op.who, request.path)
+    parent, name, node = await named(txn.snapshot, op.who, request.path, watch=txn)
     if node is None:
         if request.missing_ok:
             return RemoveResponse(removed=False)

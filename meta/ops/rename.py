@@ -1,7 +1,7 @@
 """rename: atomically, as POSIX and renameat2 say: replacing, NOREPLACE, EXCHANGE.
 
-Conflicts: both names; the destination's directory (so that it meets rmdir, as create does); for a directory
-that changes its place, the parents of the destination up to the root, which every other rename of a
+Conflicts: both names and what the answer shows of the source; the destination's directory (so that it meets
+rmdir, as create does); for a directory that changes its place, the parents of the destination up to the root, which every other rename of a
 directory writes: so two renames can never make a loop together (design 3.8).
 """
 
@@ -15,7 +15,7 @@ from fs3.kv.transaction import Transaction
 from fs3.wire.meta import PATH_DEPTH_MAX, RENAME, InodeKind, RenameFlags, RenameRequest, StatResponse
 
 from ..acl import SEARCH, WRITE, require
-from ..dirent import Dirent, clear_dirent, dirent_key, is_empty, put_dirent
+from ..dirent import Dirent, clear_dirent, is_empty, put_dirent
 from ..driver import Operation
 from ..files import unlink_file
 from ..inode import (
@@ -27,6 +27,7 @@ from ..inode import (
     shown,
     touch_directory,
     watch_inode,
+    watch_shown,
 )
 from ..path import named
 from ..rights import require_entry_rights
@@ -41,10 +42,10 @@ async def rename(op: Op, txn: Transaction, request: RenameRequest) -> StatRespon
     if int(flags) & ~int(_KNOWN_FLAGS) or flags == _KNOWN_FLAGS:
         raise InvalidRequest(f"rename flags {int(flags)} are not possible")
     exchange = bool(flags & RenameFlags.EXCHANGE)
-    source_dir, source_name, source = await named(txn.snapshot, op.who, request.source)
+    source_dir, source_name, source = await named(txn.snapshot, op.who, request.source, watch=txn)
     if source is None:
         raise fs_error(errno.ENOENT, "", request.source.text)
-    target_dir, target_name, target = await named(txn.snapshot, op.who, request.destination)
+    target_dir, target_name, target = await named(txn.snapshot, op.who, request.destination, watch=txn)
     text = request.destination.text
     if exchange and target is None:
         raise fs_error(errno.ENOENT, "", text)
@@ -52,8 +53,7 @@ async def rename(op: Op, txn: Transaction, request: RenameRequest) -> StatRespon
         raise fs_error(errno.EEXIST, "", text)
     if text.endswith(b"/") and source.kind is not InodeKind.DIRECTORY:
         raise fs_error(errno.ENOTDIR, "", text)
-    for directory, name in ((source_dir, source_name), (target_dir, target_name)):
-        txn.add_read_conflict_key(dirent_key(directory.inode, name))
+    watch_shown(txn, source)
     if target is None or target.inode != source.inode:
         _check_rights(op, txn, request, (source_dir, source), (target_dir, target))
         await _check_places(txn, source_dir, source, target_dir, target, text, exchange=exchange)

@@ -27,7 +27,7 @@ async def setattr_inode(op: Op, txn: Transaction, request: SetAttrRequest) -> St
     """EPERM, EACCES, ENOTDIR (a layout for a file), EINVAL, and what the path may raise."""
     _check(request)
     text = request.path.text
-    _, seen = await existing(txn.snapshot, op.who, request.path, follow=request.follow)
+    _, seen = await existing(txn.snapshot, op.who, request.path, follow=request.follow, watch=txn)
     data = await txn.get(inode_key(seen.inode))
     assert data is not None, f"inode {seen.inode:x} was there in the same snapshot"
     record = decode_inode(seen.inode, data)

@@ -41,7 +41,7 @@ async def prepare(op: Op, request: TruncateRequest) -> None:
 async def truncate(op: Op, txn: Transaction, request: TruncateRequest) -> StatResponse:
     """EINVAL (negative, or not a file), EFBIG, EISDIR, EACCES; StaleFile, Busy: see ``set_length``."""
     text = request.path.text
-    _, seen = await existing(txn.snapshot, op.who, request.path, follow=True)
+    _, seen = await existing(txn.snapshot, op.who, request.path, follow=True, watch=txn)
     if seen.kind is InodeKind.DIRECTORY:
         raise fs_error(errno.EISDIR, "", text)
     if not await open_count(txn.snapshot, seen.inode, request.mutation.session):
