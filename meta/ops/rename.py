@@ -1,8 +1,9 @@
 """rename: atomically, as POSIX and renameat2 say: replacing, NOREPLACE, EXCHANGE.
 
 Conflicts: both names and what the answer shows of the source; the destination's directory (so that it meets
-rmdir, as create does); for a directory that changes its place, the parents of the destination up to the root, which every other rename of a
-directory writes: so two renames can never make a loop together (design 3.8).
+rmdir, as create does); for a directory that changes its place, the parents of the destination up to the
+root, which every other rename of a directory writes: so two renames can never make a loop together
+(design 3.8).
 """
 
 from __future__ import annotations
