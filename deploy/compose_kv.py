@@ -11,7 +11,7 @@ from fs3.daemon import Components, DaemonSettings, Server, run_daemon
 from fs3.kv.conflicts import WINDOW_S
 from fs3.kv.owner import Owner, OwnerSettings
 
-from .bindings import bind_owner
+from .bindings import export_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def compose(settings: KvDaemonSettings, components: Components) -> Server:
         rng=components.rng,
         on_failure=components.fail,
     )
-    bind_owner(components.metrics, owner)
+    export_owner(components.metrics, owner)
     return owner
 
 

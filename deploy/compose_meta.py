@@ -37,7 +37,7 @@ class MetaDaemonSettings:
 
 def compose(settings: MetaDaemonSettings, components: Components) -> Server:
     """The server, with the machine's network."""
-    kv = store(settings.kv, components.clock)
+    kv = store(settings.kv, components.clock, components.metrics)
     server = MetaServer(
         MetaSettings(
             node=settings.node_id,

@@ -35,7 +35,7 @@ class MgmtdDaemonSettings:
 
 def compose(settings: MgmtdDaemonSettings, components: Components) -> Server:
     """The server, with the machine's network."""
-    kv = store(settings.kv, components.clock)
+    kv = store(settings.kv, components.clock, components.metrics)
     server = MgmtdServer(
         MgmtdSettings(
             node=settings.node_id,

@@ -13,6 +13,7 @@ from fs3.identity.key_file import system_nonce
 from fs3.ids import NodeId
 from fs3.rpc.bulk_client import BulkClient
 from fs3.rpc.bulk_server import BulkServer
+from fs3.rpc.exported import export_bulk_client, export_server
 from fs3.rpc.network import SystemNetwork
 from fs3.storage.disk import OsDisk
 from fs3.storage.engine.lmdb_index import lmdb_opener
@@ -49,9 +50,13 @@ class StorageDaemonSettings:
 def compose(settings: StorageDaemonSettings, components: Components) -> Server:
     """The server, with the machine's network, disks and threads."""
     network = SystemNetwork()
+    bulk_server = BulkServer()
+    export_server(components.metrics, bulk_server.counters, plane="bulk")
 
     def bulk_client(credentials: NodeCredentials) -> BulkClient:
-        return BulkClient(credentials, network, make_nonce=system_nonce)
+        client = BulkClient(credentials, network, make_nonce=system_nonce)
+        export_bulk_client(components.metrics, client.counters)
+        return client
 
     return StorageServer(
         StorageSettings(
@@ -78,7 +83,7 @@ def compose(settings: StorageDaemonSettings, components: Components) -> Server:
             open_index=lmdb_opener,
             make_nonce=system_nonce,
             fail=components.fail,
-            bulk_server=BulkServer(),
+            bulk_server=bulk_server,
             make_bulk_client=bulk_client,
         ),
     )

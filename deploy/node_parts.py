@@ -10,8 +10,12 @@ from fs3.daemon import Server
 from fs3.errors import InvalidRequest
 from fs3.identity.key_file import KeyFileError, read_cluster_key
 from fs3.identity.keys import ClusterKey
+from fs3.kv.lmdb_client import LmdbKv
 from fs3.kv.open import open_kv
 from fs3.kv.transaction import Kv
+from fs3.metrics import Metrics
+
+from .bindings import export_link
 
 
 def cluster_key(path: Path) -> ClusterKey:
@@ -50,8 +54,11 @@ class WithKv:
         return self._server.health()
 
 
-def store(url: str, clock: Clock) -> Kv:
+def store(url: str, clock: Clock, metrics: Metrics) -> Kv:
     """The key-value store of a settings file's ``kv``; one of this process's own makes no cluster."""
     if url.startswith("mem:"):
         raise InvalidRequest('kv = "mem://" lives in one process only: use lmdb:// or fdb://')
-    return open_kv(url, clock=clock)
+    kv = open_kv(url, clock=clock)
+    if isinstance(kv, LmdbKv):
+        export_link(metrics, kv.stats)
+    return kv

@@ -48,7 +48,7 @@ FILE_BYTES_MAX = 1 << 20
 """A settings file longer than this is something else."""
 
 _UNIT = re.compile(
-    r"(^|_)(s|ms|us|ns|bytes|kib|mib|gib|count|ratio|percent|id|uid|gid|port|number|version|generation|replication|mode"
+    r"(^|_)(s|ms|us|ns|bytes|kib|mib|gib|count|ratio|percent|id|port|number|version|generation|replication|mode"
     r"|max|depth|uid|gid|weight|level|per_s)$"
 )
 

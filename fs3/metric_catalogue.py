@@ -79,19 +79,23 @@ _DAEMON = (
 )
 
 _RPC = (
-    _gauge("fs3_rpc_connections", "connections", "Connections of this server that are open now."),
-    _gauge("fs3_rpc_in_flight_calls", "calls", "Calls whose handlers wait now."),
-    _counter("fs3_rpc_accepted_connections_total", "connections", "Connections accepted."),
-    _counter("fs3_rpc_refused_total", "requests", "Handshakes, connections and requests refused.", "reason"),
+    _gauge("fs3_rpc_connections", "connections", "Connections of this server that are open now.", "plane"),
+    _gauge("fs3_rpc_in_flight_calls", "calls", "Calls whose handlers wait now.", "plane"),
+    _counter("fs3_rpc_accepted_connections_total", "connections", "Connections accepted.", "plane"),
     _counter(
-        "fs3_rpc_ended_calls_total", "calls", "Calls that ended without their handler's answer.", "reason"
+        "fs3_rpc_refused_total", "requests", "Handshakes, connections, requests refused.", "plane", "reason"
     ),
     _counter(
-        "fs3_rpc_bad_frames_total", "frames", "Frames that no honest peer sends; their connections are cut."
+        "fs3_rpc_ended_calls_total",
+        "calls",
+        "Calls that ended without an answer of theirs.",
+        "plane",
+        "reason",
     ),
-    _counter("fs3_rpc_stalled_connections_total", "connections", "Connections cut: answers were not taken."),
-    _counter("fs3_rpc_received_bytes_total", "bytes", "Bytes received by this server's small plane."),
-    _counter("fs3_rpc_sent_bytes_total", "bytes", "Bytes sent by this server's small plane."),
+    _counter("fs3_rpc_bad_frames_total", "frames", "Frames that no honest peer sends.", "plane"),
+    _counter("fs3_rpc_stalled_connections_total", "connections", "Cut: answers were not taken.", "plane"),
+    _counter("fs3_rpc_received_bytes_total", "bytes", "Bytes received by this server.", "plane"),
+    _counter("fs3_rpc_sent_bytes_total", "bytes", "Bytes sent by this server.", "plane"),
     _gauge("fs3_rpc_client_connections", "connections", "Connections to other servers that are open now."),
     _counter("fs3_rpc_client_calls_total", "calls", "Calls made to other servers, by plane.", "plane"),
     _counter("fs3_rpc_client_connects_total", "connections", "Connections tried.", "plane", "outcome"),
@@ -123,19 +127,21 @@ _KV = (
 )
 
 _MEMBER = (
-    _counter("fs3_beacon_sent_total", "datagrams", "Beacons sent, repeats included."),
-    _counter("fs3_beacon_refused_total", "datagrams", "Datagrams dropped, by reason.", "reason"),
-    _gauge("fs3_lease_remaining_seconds", "seconds", "What is left of the primary's lease to this node."),
-    _gauge(
-        "fs3_chains_without_lease", "chains", "Chains of this node that have no valid lease of either kind."
+    _counter(
+        "fs3_member_datagrams_total", "datagrams", "Beacons, lease messages and answers, by fate.", "what"
     ),
-    _gauge("fs3_routing_version", "version", "Newest routing version that this process has adopted."),
+    _gauge(
+        "fs3_member_lease_remaining_seconds", "seconds", "What is left of the primary's lease to this node."
+    ),
+    _gauge(
+        "fs3_member_chains_without_lease", "chains", "Chains of this node without a lease of either kind."
+    ),
+    _gauge("fs3_member_routing_version", "version", "Newest routing version that this node has adopted."),
 )
 
 _MGMTD = (
     _gauge("fs3_mgmtd_is_primary", "bool", "1 while this process is the primary."),
     _gauge("fs3_mgmtd_nodes", "nodes", "Registered nodes, by kind and state.", "kind", "state"),
-    _gauge("fs3_mgmtd_targets", "targets", "Targets by their public state.", "state"),
     _counter("fs3_mgmtd_routing_changes_total", "changes", "Routing versions made by this primary."),
     _counter("fs3_mgmtd_takeovers_total", "takeovers", "Times that this process became primary."),
 )
@@ -154,7 +160,6 @@ _META = (
     _counter("fs3_meta_replays_total", "operations", "Answers taken from a slot's record, not from a run."),
     _gauge("fs3_meta_sessions", "sessions", "Client sessions known to this service."),
     _gauge("fs3_meta_removal_queue_inodes", "inodes", "Inodes that wait for their chunks' removal."),
-    _counter("fs3_meta_capabilities_total", "capabilities", "Capabilities signed, new and renewed.", "how"),
 )
 
 _STORAGE = (
@@ -165,10 +170,8 @@ _STORAGE = (
     _counter("fs3_storage_reads_total", "ranges", "Ranges read, by outcome.", "outcome"),
     _counter("fs3_storage_updates_total", "updates", "Updates by outcome.", "outcome"),
     _latency("fs3_storage_read_seconds", "A read request, from arrival to the last byte's hand-over."),
-    _latency("fs3_storage_update_seconds", "An update at this member, successors included."),
     _latency("fs3_storage_sync_seconds", "One group of writes, data sync and index commit."),
     _batches("fs3_storage_sync_group_updates", "updates", "Updates made durable by one sync."),
-    _sizes("fs3_storage_update_bytes", "Payload of an update."),
     _gauge("fs3_storage_capacity_bytes", "bytes", "Size of a target's disk share.", "target"),
     _gauge("fs3_storage_used_bytes", "bytes", "Bytes of blocks in use.", "target"),
     _gauge("fs3_storage_chunks", "chunks", "Chunks stored.", "target"),
@@ -192,16 +195,5 @@ _STORAGE = (
     ),
 )
 
-_CLIENT = (
-    _counter("fs3_client_read_bytes_total", "bytes", "Bytes returned to the application."),
-    _counter("fs3_client_written_bytes_total", "bytes", "Bytes taken from the application."),
-    _latency("fs3_client_read_seconds", "One read call of the application."),
-    _latency("fs3_client_write_seconds", "One write call of the application."),
-    _counter("fs3_client_hedges_total", "reads", "Reads sent to a second replica."),
-    _counter(
-        "fs3_client_corrupt_answers_total", "answers", "Answers whose sums did not match; read elsewhere."
-    ),
-)
-
-CATALOGUE: tuple[Metric, ...] = (*_DAEMON, *_RPC, *_KV, *_MEMBER, *_MGMTD, *_META, *_STORAGE, *_CLIENT)
+CATALOGUE: tuple[Metric, ...] = (*_DAEMON, *_RPC, *_KV, *_MEMBER, *_MGMTD, *_META, *_STORAGE)
 """All metrics, in the order in which documents list them."""

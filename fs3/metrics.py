@@ -16,7 +16,8 @@ Source: design 9, 5.3 (no label look-ups on the fast path).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -92,6 +93,9 @@ class _Computed:
         return self._read()
 
 
+Rows = Mapping[str, tuple[str, Mapping[str, str]]]
+"""Of a dataclass of plain counters: field → (metric, labels)."""
+
 _Child = Counter | Gauge | Histogram | _Computed
 _LabelValues = tuple[str, ...]
 
@@ -131,6 +135,11 @@ class Metrics(Collector):
         assert metric.kind is not Kind.HISTOGRAM, name
         self._children.get(name, {}).pop(_label_values(metric, labels), None)
         self._child(name, metric.kind, labels, lambda _: _Computed(read))
+
+    def computed_fields(self, counters: object, rows: Rows, **labels: object) -> None:
+        """``computed`` for each field of a dataclass of counters that ``rows`` names, read at exposition."""
+        for field, (name, own_labels) in rows.items():
+            self.computed(name, partial(getattr, counters, field), **own_labels, **labels)
 
     def _child(
         self, name: str, kind: Kind, labels: dict[str, object], make: Callable[[Metric], _Child]

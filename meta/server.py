@@ -20,12 +20,14 @@ from fs3.kv.schema import key_u64
 from fs3.kv.transaction import Kv, Transaction
 from fs3.log import Logger, SlowLog
 from fs3.member.agent import Agent
+from fs3.member.exported import export_agent
 from fs3.member.settings import AgentComponents, AgentSettings
 from fs3.member.timing import TIMING, Timing
 from fs3.metrics import Metrics
 from fs3.rng import Rng
 from fs3.routing import NodeKind, RoutingInfo
 from fs3.rpc.client import RpcClient
+from fs3.rpc.exported import export_client, export_server
 from fs3.rpc.network import Network
 from fs3.rpc.server import RpcServer
 from fs3.rpc.service import Routes
@@ -137,6 +139,9 @@ class MetaServer:
             on_bug=self._on_bug,
         )
         local = (settings.local_address,) if settings.local_address else ()
+        export_server(parts.metrics, self.rpc.counters)
+        export_client(parts.metrics, self.client.counters)
+        export_agent(parts.metrics, agent)
         self.addresses = await self.rpc.start((*settings.listen, *local))
         agent.subscribe(self._adopt)
         await agent.start(self.addresses[0], settings.local_address)

@@ -10,6 +10,7 @@ from fs3.kv.transaction import Transaction
 from fs3.metrics import Metrics
 from fs3.routing import NodeInfo, NodeKind
 from fs3.rpc.client import RpcClient
+from fs3.rpc.exported import export_client, export_server
 from fs3.rpc.server import RpcServer
 from fs3.rpc.service import Routes
 from fs3.stubs.mgmtd import MgmtdStub
@@ -54,6 +55,7 @@ class MgmtdServer:
         self._hearing: Hearing | None = None
         self._rpc: RpcServer | None = None
         self._client: RpcClient | None = None
+        self._metrics: Metrics | None = None
 
     async def start(self) -> None:
         """Listen and take part in the election. Fs3Error: no KV store; OSError: an address is taken."""
@@ -102,6 +104,9 @@ class MgmtdServer:
             make_nonce=components.make_nonce,
             on_failure=components.fail,
         )
+        if self._metrics is not None:
+            export_server(self._metrics, self._rpc.counters)
+            export_client(self._metrics, self._client.counters)
 
     def _run(self, services: Services, own: NodeInfo) -> None:
         assert self._client is not None
@@ -151,7 +156,8 @@ class MgmtdServer:
         }
 
     def describe(self, metrics: Metrics) -> None:
-        """Register this server's metrics; they are read when somebody asks."""
+        """Register this server's metrics, before its start; they are read when somebody asks."""
+        self._metrics = metrics
         metrics.computed("fs3_mgmtd_is_primary", lambda: float(self.health()["role"] == "primary"))
         metrics.computed("fs3_mgmtd_takeovers_total", self._takeover_count)
         metrics.computed("fs3_mgmtd_routing_changes_total", self._change_count)

@@ -20,12 +20,14 @@ from fs3.identity.keys import ClusterKey
 from fs3.ids import Generation, NodeId
 from fs3.log import Logger
 from fs3.member.agent import Agent
+from fs3.member.exported import export_agent
 from fs3.member.settings import AgentComponents, AgentSettings
 from fs3.member.timing import TIMING, Timing
 from fs3.metrics import Metrics
 from fs3.rng import Rng
 from fs3.routing import NodeKind, RoutingInfo
 from fs3.rpc.client import BulkCaller, RpcClient
+from fs3.rpc.exported import export_client, export_server
 from fs3.rpc.network import Network
 from fs3.rpc.server import BulkPlane, RpcServer
 from fs3.rpc.service import Routes
@@ -144,6 +146,9 @@ class StorageServer:
             bulk=parts.bulk_server,
         )
         local = (settings.local_address,) if settings.local_address else ()
+        export_server(parts.metrics, self.rpc.counters)
+        export_client(parts.metrics, self.client.counters)
+        export_agent(parts.metrics, agent)
         self.addresses = await self.rpc.start((*settings.listen, *local))
         self.targets.start()
         agent.subscribe(self._adopt_keys)
