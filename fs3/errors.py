@@ -219,6 +219,11 @@ def to_wire(error: Fs3Error) -> tuple[int, int, str, str]:
     return error.code, 0, str(error), ""
 
 
+def again(error: Fs3Error) -> Fs3Error:
+    """An equal error, to raise elsewhere: one object that is raised many times gathers all the tracebacks."""
+    return from_wire(*to_wire(error))
+
+
 def from_wire(code: int, number: int, message: str, path: str) -> Fs3Error:
     """The error that ``to_wire`` took apart; codes of a newer peer fall back to their group."""
     if code == FsError.code:

@@ -100,6 +100,12 @@ class FrameSocket:
         elif not self._patience_s:
             self.send_by(self._send_by_s, self._send_by_s - now_s)
 
+    def take_counts(self) -> tuple[int, int]:
+        """Bytes received and sent since this was called last."""
+        counts = self.received_bytes, self.sent_bytes
+        self.received_bytes = self.sent_bytes = 0
+        return counts
+
     # --- end ---
 
     def shut(self) -> None:

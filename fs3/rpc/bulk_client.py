@@ -292,7 +292,10 @@ class BulkClient:
 
     def _give_back(self, peer: BulkPeer, is_clean: bool) -> None:
         peer.used_s = self._now_s()
+        received_bytes, sent_bytes = peer.socket.take_counts()
         with self._lock:
+            self.counters.received_bytes += received_bytes
+            self.counters.sent_bytes += sent_bytes
             if is_clean and not self._is_closed and self._idle_count < self._settings.idle_connections_max:
                 self._idle.setdefault(peer.address, []).append(peer)
                 self._idle_count += 1
@@ -300,8 +303,6 @@ class BulkClient:
         self._close(peer)
 
     def _close(self, peer: BulkPeer) -> None:
-        self.counters.received_bytes += peer.socket.received_bytes
-        self.counters.sent_bytes += peer.socket.sent_bytes
         peer.socket.close()
 
     def _connect(self, address: str, deadline_s: float) -> BulkPeer:

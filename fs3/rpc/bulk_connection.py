@@ -105,6 +105,10 @@ class BulkParts(Protocol):
         """Add one to a counter of ``ServerCounters``. Thread-safe."""
         ...
 
+    def served(self, received_bytes: int, sent_bytes: int) -> None:
+        """A request has been answered. Thread-safe."""
+        ...
+
     def ended(self, connection: BulkConnection) -> None: ...
 
 
@@ -168,16 +172,6 @@ class BulkConnection:
         self.is_busy = False
         """A request is under way."""
         self.thread = threading.Thread(target=self._run, name="fs3-bulk-server", daemon=True)
-
-    @property
-    def received_bytes(self) -> int:
-        """All that came in."""
-        return self._socket.received_bytes
-
-    @property
-    def sent_bytes(self) -> int:
-        """All that went out."""
-        return self._socket.sent_bytes
 
     def shut(self) -> None:
         """End the connection, from any thread."""
@@ -283,6 +277,7 @@ class BulkConnection:
                 self._answer(BulkCall(self, frame, row, deadline_s, None), frame)
         finally:
             self.is_busy = False
+            server.served(*self._socket.take_counts())
 
     def _serve_payload(self, frame: Frame, row: Row, deadline_s: float, left_s: float) -> None:
         server = self._server

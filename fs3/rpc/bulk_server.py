@@ -69,16 +69,6 @@ class BulkServer:
         self.call_s_max = settings.call_s_max
         self._identity = identity
 
-    @property
-    def received_bytes(self) -> int:
-        """All that came in, over all connections so far."""
-        return self.counters.received_bytes + sum(c.received_bytes for c in self._snapshot())
-
-    @property
-    def sent_bytes(self) -> int:
-        """All that went out, over all connections so far."""
-        return self.counters.sent_bytes + sum(c.sent_bytes for c in self._snapshot())
-
     def has_room(self) -> bool:
         """Another connection can be taken."""
         return not self.is_stopping and len(self._connections) < self.settings.connections_max
@@ -142,5 +132,8 @@ class BulkServer:
         with self._lock:
             self._connections.pop(connection, None)
             self.counters.connections -= 1
-            self.counters.received_bytes += connection.received_bytes
-            self.counters.sent_bytes += connection.sent_bytes
+
+    def served(self, received_bytes: int, sent_bytes: int) -> None:
+        with self._lock:
+            self.counters.received_bytes += received_bytes
+            self.counters.sent_bytes += sent_bytes

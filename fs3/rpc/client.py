@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ..errors import Fs3Error, Unavailable
+from ..errors import Fs3Error, Unavailable, again
 from ..identity.handshake import ClientHandshake, Credentials, NoBulkPlane
 from ..rng import Rng
 from ..tasks import TaskScope
@@ -218,7 +218,7 @@ class RpcClient:
             return peer.connection
         if peer.attempt is None:
             if self._loop.time() < peer.not_before_s:
-                raise peer.error
+                raise again(peer.error)
             peer.attempt = self._scope.start(f"connect {address}", self._connect(address, peer))
         future: asyncio.Future[ClientConnection] = self._loop.create_future()
         peer.waiting.append(future)
@@ -263,7 +263,7 @@ class RpcClient:
                 if connection is not None and connection.is_open:
                     future.set_result(connection)
                 else:
-                    future.set_exception(error)
+                    future.set_exception(again(error))
 
     def _opened(self, peer: _Peer, connection: ClientConnection) -> None:
         peer.connection = connection

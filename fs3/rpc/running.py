@@ -64,6 +64,8 @@ class HandlerRun:
         except StopIteration as stop:
             self._on_reply(as_reply(stop.value))
             return True
+        except asyncio.CancelledError as error:
+            raise self._stray(error) from error
         self._on_end = on_end
         self._task = scope.start(self._name, self._drive(yielded))
         self._task.add_done_callback(self._ended)
@@ -93,16 +95,24 @@ class HandlerRun:
                 _drop(reply)
             else:
                 self._on_reply(reply)
-        except asyncio.CancelledError:
-            if self._expired and not self.unwanted:
+        except asyncio.CancelledError as error:
+            if self.unwanted:
+                return
+            if self._expired:
                 self._on_error(MaybeApplied(f"{self._name}: deadline passed in the server"))
-            elif not self.unwanted:
+            elif self._task is not None and self._task.cancelling():
                 raise  # the server stops
+            else:
+                self._on_error(self._stray(error))
         except Exception as error:  # dispatch: whatever a handler raises is answered
             if not self.unwanted:
                 self._on_error(error)
         finally:
             timer.cancel()
+
+    def _stray(self, error: BaseException) -> Exception:
+        """Something that the handler waited for was cancelled, and it let that through: a bug of its own."""
+        return RuntimeError(f"{self._name}: the handler waited for something that was cancelled: {error!r}")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._coroutine.close()  # cancelled before its first step as a task: nobody else would

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,12 +24,17 @@ from fs3.errors import (
     Unavailable,
     fs_error,
 )
+from fs3.identity.key_file import system_nonce
+from fs3.rpc.bulk_client import BulkClient
+from fs3.rpc.bulk_server import BulkServer
 from fs3.rpc.framing import Kind, encode_frame
+from fs3.rpc.network import SystemNetwork
 from fs3.rpc.service import Call, FileRegion, Reply, Routes
 from fs3.rpc.settings import ClientSettings, ServerSettings
 from tests.rpc.world import (
     ECHO,
     FETCH,
+    NODE,
     STORE,
     STREAM,
     UNKNOWN,
@@ -135,6 +141,27 @@ async def test_errors_of_handlers_are_raised_at_the_caller() -> None:
     assert bugs[0].startswith("echo 77 KeyError")
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_handler_that_lets_a_cancellation_through_is_a_bug(at_once: bool) -> None:
+    bugs = Bugs()
+
+    async def wait(call: Call, ask: Ask) -> Tell:
+        if not at_once:
+            await asyncio.sleep(0)
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lost.cancel()
+        await lost
+        raise AssertionError
+
+    routes = _routes()
+    routes.add(WAIT, wait)
+    async with serving(routes, bugs=bugs) as (_, where), calling() as client:
+        with pytest.raises(InternalError):
+            await client.call(where, WAIT, Ask(), timeout_s=5)
+        await client.call(where, ECHO, Ask(), timeout_s=5)
+    assert len(bugs) == 1 and "cancelled" in bugs[0]
+
+
 async def test_deadline_ends_the_call_on_both_sides() -> None:
     ended: list[str] = []
 
@@ -224,6 +251,36 @@ async def test_request_payload_is_page_aligned_and_bounded() -> None:
         assert answer.number == 0 and got == [data]
         with pytest.raises(InvalidRequest, match="payload"):
             await client.call(where, STORE, Ask(), timeout_s=5, payload=[bytes(100_001)])
+
+
+@pytest.fixture(scope="module")
+def libuv() -> None:
+    """libuv keeps a pipe for the process from its first loop on: it is not what a test left behind."""
+    uvloop.run(asyncio.sleep(0))
+
+
+@pytest.mark.usefixtures("libuv")
+def test_both_planes_under_uvloop(tmp_path: Path) -> None:
+    async def run() -> None:
+        routes = _routes()
+        routes.add(STORE, lambda call, ask: Tell(number=len(call.payload or b"")))
+        routes.add(FETCH, lambda call, ask: Reply(Tell(number=1000), [bytes(1000)]))
+        bulk = BulkClient(NODE, SystemNetwork(), make_nonce=system_nonce)
+        for address in ("127.0.0.1:0", f"unix:{tmp_path}/rpc.sock"):
+            async with serving(routes, address, bulk=BulkServer()) as (_, where):
+                async with calling(bulk=bulk) as client:
+                    calls = [client.call(where, ECHO, Ask(number=n), timeout_s=5) for n in range(50)]
+                    assert [a.number for a in await asyncio.gather(*calls)] == list(range(50))
+                    for is_bulk in (True, False):
+                        answer = await client.call(
+                            where, STORE, Ask(), timeout_s=5, payload=[bytes(5000)], bulk=is_bulk
+                        )
+                        assert answer.number == 5000
+                        await client.call(where, FETCH, Ask(), timeout_s=5, sink=Into(1000), bulk=is_bulk)
+            bulk = BulkClient(NODE, SystemNetwork(), make_nonce=system_nonce)
+        await bulk.aclose()
+
+    uvloop.run(run())
 
 
 async def test_nobody_listens() -> None:
