@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import crc32c
 import uvloop
@@ -25,7 +25,7 @@ from fs3.rpc.bulk_client import BulkClient
 from fs3.rpc.client import RpcClient
 from fs3.rpc.network import SystemNetwork
 
-from ..rpc.world import FETCH, NODE, Ask, calling
+from ..rpc.world import FETCH, NODE, STREAM, Ask, calling
 from .harness import RUNS, Row, cpu_s, paired, row, show
 from .limits import raw_read
 from .rpc_process import FILE_MIB, MIB, Server
@@ -46,70 +46,95 @@ class Verifying:
         crc32c.crc32c(self._buffer)
 
 
-async def _measure(address: str, mib: int, depth: int, is_blocking: bool) -> float:
+class Way(NamedTuple):
+    """How a megabyte is asked for."""
+
+    name: str
+    is_blocking: bool
+    parts: int
+    """Megabytes that one call is answered with: 1, or a batch that streams."""
+
+
+WAYS = (
+    Way("blocking", True, 1),
+    Way("async", False, 1),
+    Way("blocking, batches of 16", True, 16),
+    Way("async, batches of 16", False, 16),
+)
+
+
+async def _measure(address: str, mib: int, depth: int, way: Way) -> float:
     bulk = BulkClient(NODE, SystemNetwork(), make_nonce=system_nonce)
     async with calling(bulk=bulk) as client:
         began_s = 0.0
-        for size_mib in (depth, mib):  # the first connects
+        calls = max(mib // depth // way.parts, 1)
+        for count in (1, calls):  # the first connects
             began_s = time.perf_counter()
-            each = size_mib // depth
-            if is_blocking:
-                work = [asyncio.to_thread(_read_blocking, client, address, each) for _ in range(depth)]
+            if way.is_blocking:
+                work = [
+                    asyncio.to_thread(_read_blocking, client, address, count, way.parts) for _ in range(depth)
+                ]
             else:
-                work = [_read(client, address, each) for _ in range(depth)]
+                work = [_read(client, address, count, way.parts) for _ in range(depth)]
             await asyncio.gather(*work)
-        return mib // depth * depth / 1024 / (time.perf_counter() - began_s)
+        return calls * depth * way.parts / 1024 / (time.perf_counter() - began_s)
 
 
-async def _read(client: RpcClient, address: str, count: int) -> None:
+async def _read(client: RpcClient, address: str, count: int, parts: int) -> None:
     sink = Verifying()
     for number in range(count):
-        await client.call(address, FETCH, Ask(number=number), timeout_s=10, sink=sink, bulk=True)
+        if parts == 1:
+            await client.call(address, FETCH, Ask(number=number), timeout_s=10, sink=sink, bulk=True)
+        else:
+            await client.call(address, STREAM, Ask(number=parts), timeout_s=10, sink=sink, bulk=True)
 
 
-def _read_blocking(client: RpcClient, address: str, count: int) -> None:
+def _read_blocking(client: RpcClient, address: str, count: int, parts: int = 1) -> None:
     sink = Verifying()
     for number in range(count):
-        client.call_blocking(address, FETCH, Ask(number=number), timeout_s=10, sink=sink)
+        if parts == 1:
+            client.call_blocking(address, FETCH, Ask(number=number), timeout_s=10, sink=sink)
+        else:
+            client.call_blocking(address, STREAM, Ask(number=parts), timeout_s=10, sink=sink)
 
 
 def rows(mib: int = 1024, runs: int = RUNS) -> list[Row]:
-    """Blocking and asynchronous calls, one and two at a time."""
+    """Each way, one, two and four calls at a time."""
     found: list[Row] = []
     with tempfile.NamedTemporaryFile() as file:
         file.write(os.urandom(FILE_MIB * MIB))
         file.flush()
         ours = Server("tests.bench.rpc_process", file.name)
         limit = Server("tests.bench.limits.raw_read", "serve", file.name)
-        port = int(limit.address)
         try:
-            for depth in (1, 2, 4):
-                for is_blocking in (True, False):
-                    before_s = cpu_s(ours.pid)
-                    value, most = paired(
-                        lambda d=depth, b=is_blocking: uvloop.run(_measure(ours.address, mib, d, b)),  # type: ignore[misc]
-                        lambda d=depth: raw_read.read(port, d, mib, FILE_MIB, False),  # type: ignore[misc]
-                        runs,
-                    )
-                    cpu = (cpu_s(ours.pid) - before_s) / (runs * (mib + depth) / 1024)
-                    name = f"rpc bulk 1 MiB x{depth}, {'blocking' if is_blocking else 'async'}"
-                    found.append(
-                        row(
-                            name,
-                            value,
-                            "GiB/s",
-                            limit=most,
-                            limit_name="raw read, summed",
-                            target=TARGET_RATIO,
-                            note=f"server {cpu:.2f} CPU s/GiB",
-                        )
-                    )
-            bare = raw_read.read(port, 2, mib, FILE_MIB, True)
+            found.extend(
+                _row(ours, int(limit.address), mib, depth, way, runs) for depth in (1, 2, 4) for way in WAYS
+            )
+            bare = raw_read.read(int(limit.address), 2, mib, FILE_MIB, True)
             found.append(row("raw read x2, bare", bare, "GiB/s", note="beside it"))
         finally:
             ours.close()
             limit.close()
     return found
+
+
+def _row(ours: Server, port: int, mib: int, depth: int, way: Way, runs: int) -> Row:
+    before_s = cpu_s(ours.pid)
+    value, most = paired(
+        lambda: uvloop.run(_measure(ours.address, mib, depth, way)),
+        lambda: raw_read.read(port, depth, mib, FILE_MIB, False),
+        runs,
+    )
+    cpu = (cpu_s(ours.pid) - before_s) / (runs * mib / 1024)
+    return row(
+        f"rpc bulk 1 MiB x{depth}, {way.name}",
+        value,
+        "GiB/s",
+        limit=most,
+        limit_name="raw read, summed",
+        target=TARGET_RATIO,
+        note=f"server {cpu:.2f} CPU s/GiB",
+    )
 
 
 def main() -> None:

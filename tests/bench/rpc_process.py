@@ -17,7 +17,7 @@ import uvloop
 from fs3.rpc.bulk_server import BulkServer
 from fs3.rpc.service import Call, FileRegion, Reply, Routes
 
-from ..rpc.world import ECHO, FETCH, Ask, Tell, serving
+from ..rpc.world import ECHO, FETCH, STREAM, Ask, Tell, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -33,6 +33,14 @@ def fetch(fd: int, call: Call, ask: Ask) -> Reply[Tell]:
     return Reply(Tell(number=MIB), [region], released=_released)
 
 
+def stream(fd: int, call: Call, ask: Ask) -> Reply[Tell]:
+    """``ask.number`` parts of 1 MiB, as a batch of reads is answered."""
+    for part in range(ask.number - 1):
+        region = FileRegion(fd, part % FILE_MIB * MIB, MIB)
+        call.send_part(Reply(Tell(number=MIB), [region], released=_released))
+    return Reply(Tell(number=MIB), [FileRegion(fd, 0, MIB)], released=_released)
+
+
 def _released() -> None:
     pass
 
@@ -40,8 +48,9 @@ def _released() -> None:
 async def serve(path: str) -> None:
     routes = Routes()
     routes.add(ECHO, echo)
-    handler = partial(fetch, os.open(path, os.O_RDONLY))
-    routes.add(FETCH, handler, in_thread=handler)
+    fd = os.open(path, os.O_RDONLY)
+    for method, handler in ((FETCH, partial(fetch, fd)), (STREAM, partial(stream, fd))):
+        routes.add(method, handler, in_thread=handler)
     async with serving(routes, bulk=BulkServer()) as (_, where):
         print(where, flush=True)
         await asyncio.Event().wait()
