@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import errno
 import os.path
-from collections.abc import Sequence
 
 from fs3.errors import CorruptData, fs_error
 from fs3.rng import Rng
-from fs3.storage.disk import DiskFailed, DiskFile, DiskSpace, Write
+from fs3.storage.disk import DiskFailed, DiskFile, DiskSpace, Writes
 
 SECTOR_BYTES = 512
 
@@ -130,6 +129,14 @@ class SimFile:
         self._data.unsynced.clear()
 
     def close(self) -> None:
+        pass
+
+
+class _InlineWrites:
+    def add(self, file: DiskFile, data: memoryview, offset_bytes: int) -> None:
+        file.pwrite(data, offset_bytes)
+
+    def wait(self) -> None:
         pass
 
 
@@ -258,9 +265,8 @@ class SimDisk:
             raise FileNotFoundError(path)
         return SimFile(self, path, self._names[path])
 
-    def write_all(self, writes: Sequence[Write]) -> None:
-        for write in writes:
-            write.file.pwrite(write.data, write.offset_bytes)
+    def writes(self) -> Writes:
+        return _InlineWrites()
 
     def exists(self, path: str) -> bool:
         return path in self._names or path in self._directories

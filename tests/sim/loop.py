@@ -99,9 +99,12 @@ class SimClock:
 def run_virtual(main: Coroutine[Any, Any, T], loop: SimLoop | None = None) -> T:
     """Run ``main`` to its end under virtual time; asserts that it leaves no task behind."""
     loop = loop or SimLoop()
+    failed: list[str] = []
+    loop.set_exception_handler(lambda _, context: failed.append(repr(context)))
     try:
         asyncio.set_event_loop(loop)
         result = loop.run_until_complete(main)
+        assert not failed, f"failures in callbacks: {failed}"
         left = [task.get_name() for task in asyncio.all_tasks(loop)]
         assert not left, f"tasks left running: {sorted(left)}"
         return result

@@ -113,6 +113,7 @@ class SimDatagramPort:
     def _arrive(self, data: bytes, address: str) -> None:
         port = self._net.ports.get(address)
         if port is not None and not self._net.weather.is_cut(self.host, port.host):
+            self._net.weather.note(self.host, port.host, data)
             port.receive(data, self.address)
 
     def close(self) -> None:

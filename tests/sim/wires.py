@@ -9,6 +9,8 @@ resets, as the fault says.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import zlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,12 +49,24 @@ class LinkFaults:
 
 
 class Weather:
-    """Draws what happens to each delivery."""
+    """Draws what happens to each delivery, and keeps the trace of all of them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, rng: Rng, faults: LinkFaults) -> None:
         self.loop = loop
         self.faults = faults
         self._rng = rng
+        self._trace = hashlib.sha256()
+        self.delivered_count = 0
+
+    def note(self, source: str, destination: str, data: bytes) -> None:
+        """A delivery: the trace is a sum over who, to whom, what and when."""
+        self.delivered_count += 1
+        self._trace.update(f"{self.loop.time()!r} {source} {destination} {zlib.crc32(data)}\n".encode())
+
+    @property
+    def trace(self) -> str:
+        """Equal for two runs exactly if every byte went the same way at the same time."""
+        return self._trace.hexdigest()
 
     def delay_s(self) -> float:
         """How long one delivery takes."""
@@ -99,6 +113,7 @@ class SimStream(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+        self._weather.loop.call_soon(self._drain_inbox)  # what came before the end was told of itself
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         assert self._protocol is not None
@@ -203,6 +218,7 @@ class SimStream(asyncio.Transport):
         if self._write_paused:
             self._write_paused = False
             self.get_protocol().resume_writing()
+        weather.note(self.host, self._peer_host, data)
         peer.arrive(data)
         self._pump()
 
@@ -229,8 +245,8 @@ class SimStream(asyncio.Transport):
             self._drain_inbox()
 
     def _drain_inbox(self) -> None:
-        while self._inbox and self._reading and not self._ended:
-            feed(self.get_protocol(), self._inbox.popleft())
+        while self._inbox and self._reading and not self._ended and self._protocol is not None:
+            feed(self._protocol, self._inbox.popleft())
 
 
 def feed(protocol: asyncio.BaseProtocol, data: bytes) -> None:
