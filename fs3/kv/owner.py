@@ -254,6 +254,9 @@ class Owner:
 
     def submit(self, connection: _Connection, commit: Commit, size_bytes: int) -> None:
         """Take a commit into the round that is being gathered; ``size_bytes``: about what came for it."""
+        if self._failed:
+            connection.tell(Answer(commit.id, Verdict.UNAVAILABLE, b"", "the store has failed"))
+            return
         self._waiting.append((connection, commit, size_bytes))
         if self._round is None:
             # After this pass of the loop every socket that was readable has been read.
@@ -286,6 +289,10 @@ class Owner:
                 count += 1
             batch, self._waiting = self._waiting[:count], self._waiting[count:]
             self._commit(batch)
+        unserved, self._waiting = self._waiting, []
+        for connection, commit, size_bytes in unserved:  # the store has failed meanwhile
+            self.submit(connection, commit, size_bytes)
+            connection.flush()
 
     def _commit(self, batch: list[tuple[_Connection, Commit, int]]) -> None:
         start_s = self._clock.boot_s()

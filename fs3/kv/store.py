@@ -2,6 +2,7 @@
 
 ==================  ==========================================================================
 ``DIR/data.mdb``    LMDB, one unnamed database
+``DIR/creating/``   a store in the making; the finished file is moved up
 ``DIR/lock.mdb``    LMDB's reader table
 ``DIR/owner.lock``  flock of the owner; holds its process id
 ``DIR/kv.sock``     the owner's Unix socket
@@ -24,6 +25,7 @@ Source: design 1 (Embedded LMDB).
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -54,6 +56,8 @@ SPARE_BYTES = 2 * 1024 * 1024
 GROW_BYTES = 16 * 1024 * 1024
 """The file grows in steps, so that few commits wait for the file system's own records."""
 
+DATA_NAME = "data.mdb"
+CREATING_NAME = "creating"
 SOCKET_NAME = "kv.sock"
 LOCK_NAME = "owner.lock"
 
@@ -83,8 +87,6 @@ def open_environment(directory: Path, *, writable: bool) -> lmdb.Environment:
     Unavailable: there is no store, or it cannot be read.
     """
     try:
-        if writable:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = directory.stat()
         found = _OPEN.get((state.st_dev, state.st_ino))
         if found is None:
@@ -92,7 +94,7 @@ def open_environment(directory: Path, *, writable: bool) -> lmdb.Environment:
                 os.fspath(directory),
                 map_size=MAP_BYTES,
                 readonly=not writable,
-                create=writable,
+                create=False,
                 mode=0o600,
                 max_readers=READERS_MAX,
                 max_spare_txns=SPARE_SNAPSHOTS,
@@ -166,24 +168,51 @@ def scan(txn: lmdb.Transaction, begin: bytes, end: bytes, *, reverse: bool) -> I
             yield key, value
 
 
+def create_store(directory: Path, store_id: bytes) -> None:
+    """Make an empty store, unless there is one. It appears whole or not at all."""
+    if (directory / DATA_NAME).exists():
+        return
+    place = directory / CREATING_NAME
+    shutil.rmtree(place, ignore_errors=True)  # of a creation that was cut short
+    place.mkdir(mode=0o700)
+    env = lmdb.open(os.fspath(place), map_size=MAP_BYTES, mode=0o600, max_dbs=0)
+    try:
+        with env.begin(write=True) as txn:
+            txn.put(FORMAT_KEY, msgspec.msgpack.encode(Format(FORMAT_VERSION, store_id)))
+            txn.put(VERSION_KEY, (1).to_bytes(VERSION_BYTES, "big"))
+    finally:
+        env.close()
+    (place / DATA_NAME).rename(directory / DATA_NAME)
+    shutil.rmtree(place)
+    for folder in (directory, directory.parent):  # the names have to last as well
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 class StoreWriter:
     """The owner's side: creates the store, applies batches. Only one process at a time (see owner.lock)."""
 
     def __init__(self, directory: Path, make_id: Callable[[], bytes]) -> None:
         """Opens or creates; Unavailable or InvalidRequest when that cannot be."""
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            create_store(directory, make_id())
+        except (lmdb.Error, OSError) as error:
+            raise Unavailable(f"no store can be made in {directory}: {error}") from error
         self._env = open_environment(directory, writable=True)
         self._data_fd = -1
         self._file_bytes = 0
         self._page_bytes = self._env.stat()["psize"]
         try:
-            self._data_fd = os.open(directory / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+            self._data_fd = os.open(directory / DATA_NAME, os.O_RDWR | os.O_CLOEXEC)
             self._file_bytes = os.fstat(self._data_fd).st_size
-            with self._env.begin(write=True) as txn:
+            with self._env.begin() as txn:
                 found = read_format(txn)
-                if found is None:
-                    found = Format(FORMAT_VERSION, make_id())
-                    txn.put(FORMAT_KEY, msgspec.msgpack.encode(found))
-                    txn.put(VERSION_KEY, (1).to_bytes(VERSION_BYTES, "big"))
+            if found is None:
+                raise InvalidRequest(f"{directory / DATA_NAME} is an LMDB file, but not of fs3")
             self.store_id = found.store_id
             """16 bytes that tell this store from every other."""
         except (lmdb.Error, OSError, InvalidRequest) as error:

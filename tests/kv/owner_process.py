@@ -1,6 +1,7 @@
 """The owner as a process of its own, to be killed, stopped and started again by tests.
 
-``python -m tests.kv.owner_process DIR [WINDOW_S]`` runs it until SIGTERM; "ready" on stdout when it serves.
+``python -m tests.kv.owner_process DIR WINDOW_S [LOG]`` runs it until SIGTERM; it says "ready" when it serves.
+With LOG, every write and sync of the store is recorded there (see ``call_recorder``).
 """
 
 from __future__ import annotations
@@ -45,25 +46,25 @@ async def serve(directory: Path, window_s: float) -> int:
 class OwnerProcess:
     """An owner that the test has in hand."""
 
-    def __init__(self, directory: Path, window_s: float = WINDOW_S, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, directory: Path, window_s: float = WINDOW_S, log: Path | None = None) -> None:
         self._directory = directory
         self._window_s = window_s
-        self._prefix = prefix
+        self._log = [os.fspath(log)] if log is not None else []
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Returns when it serves."""
         assert self._process is None
-        command = [*self._prefix, sys.executable, "-m", "tests.kv.owner_process"]
+        command = [sys.executable, "-m", "tests.kv.owner_process"]
         self._process = subprocess.Popen(
-            [*command, os.fspath(self._directory), str(self._window_s)],
+            [*command, os.fspath(self._directory), str(self._window_s), *self._log],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line == "ready\n", f"owner did not start: {line!r}, exit {self._process.poll()}"
+        if self._process.stdout.readline() != "ready\n":
+            raise AssertionError(f"owner did not start: exit {self._end(signal.SIGKILL)}")
 
     @property
     def pid(self) -> int:
@@ -102,4 +103,8 @@ class OwnerProcess:
 if __name__ == "__main__":
     import uvloop
 
+    if sys.argv[3:]:
+        from .call_recorder import Recorder
+
+        recorder = Recorder(Path(sys.argv[3]))
     sys.exit(uvloop.run(serve(Path(sys.argv[1]), float(sys.argv[2]))))

@@ -23,8 +23,7 @@ from fs3.kv import owner as owner_module
 from fs3.kv.lmdb_client import LmdbKv, LmdbSettings
 from fs3.kv.messages import FRAME_MAX_BYTES, PROTOCOL
 from fs3.kv.owner import Owner, OwnerSettings
-from fs3.kv.store import FORMAT_KEY, StoreWriter, open_environment
-from fs3.kv.store import close_environment as close_env
+from fs3.kv.store import FORMAT_KEY, StoreWriter, create_store
 from fs3.rng import derived_rng
 
 from .owner_process import OwnerProcess
@@ -314,17 +313,39 @@ async def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_store_of_another_format_or_none_at_all_is_refused(tmp_path: Path) -> None:
-    env = open_environment(tmp_path / "newer", writable=True)
-    with env.begin(write=True) as txn:
+    def newer(txn: lmdb.Transaction) -> None:
         txn.put(FORMAT_KEY, msgpack.packb([2, bytes(16)]))
-    close_env(env)
+
+    def foreign(txn: lmdb.Transaction) -> None:
+        txn.delete(FORMAT_KEY)
+
+    for name, change in (("newer", newer), ("foreign", foreign)):
+        (tmp_path / name).mkdir()
+        create_store(tmp_path / name, bytes(16))
+        env = lmdb.open(os.fspath(tmp_path / name))
+        with env.begin(write=True) as txn:
+            change(txn)
+        env.close()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "data.mdb").write_bytes(b"no store" * 2000)
-    for name, kind, says in (("newer", InvalidRequest, "format 2"), ("broken", Unavailable, "broken")):
+    for name, kind, says in (
+        ("newer", InvalidRequest, "format 2"),
+        ("foreign", InvalidRequest, "not of fs3"),
+        ("broken", Unavailable, "broken"),
+    ):
         owner = new_owner(tmp_path / name, Failures())
         with pytest.raises(kind, match=says):
             await owner.start()
         await owner.stop()
+
+
+async def test_a_creation_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "creating").mkdir()
+    (tmp_path / "creating" / "data.mdb").write_bytes(b"half")
+    owner = new_owner(tmp_path, Failures())
+    await owner.start()
+    assert not (tmp_path / "creating").exists()
+    await owner.stop()
 
 
 @pytest.fixture
@@ -408,7 +429,7 @@ async def test_a_store_that_fails_leaves_doubt_and_ends_the_owner(tmp_path: Path
         await put(kv, b"TESTb")
     assert [name for name, _ in failures.seen] == ["kv/owner"]
     assert owner.health()["ok"] is False
-    with pytest.raises(MaybeApplied):  # it does not touch the store again
+    with pytest.raises(Unavailable, match="the store has failed"):  # it does not touch it again
         await put(kv, b"TESTb")
     await kv.aclose()
     await owner.stop()
