@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from fs3.errors import Busy, Fs3Error, MaybeApplied, Retryable, fs_error
+from fs3.errors import Busy, DeadlineExceeded, Fs3Error, MaybeApplied, Retryable, fs_error
 from fs3.kv.run import OnMaybeApplied, RunStats, run
 from fs3.kv.transaction import Transaction
 from fs3.log import SlowLog
@@ -163,7 +163,7 @@ class Driver:
             return await operation.body(op, txn, request)
 
         if operation.prepare is not None:
-            await operation.prepare(op, request)
+            await _prepared(op, operation, request)
         response: R = await self._run(op, attempt)
         return response
 
@@ -193,7 +193,7 @@ class Driver:
                 done = await self._replay(op, method, mutation)
                 if done is not None:
                     return done
-                await operation.prepare(op, request)
+                await _prepared(op, operation, request)
             try:
                 response: R = await self._run(op, attempt)
             except Unfinished as unfinished:
@@ -248,6 +248,15 @@ class Driver:
             self._slow.note(
                 name, took_s, request_id=request_id, outcome=outcome, attempts=op.attempts, uid=op.who.uid
             )
+
+
+async def _prepared(op: Op, operation: Operation[Q, R], request: Q) -> None:
+    """The operation's ``prepare``; it only asks: a lost answer means that nothing was applied."""
+    assert operation.prepare is not None
+    try:
+        await operation.prepare(op, request)
+    except MaybeApplied as error:
+        raise DeadlineExceeded(f"{operation.method.name} could not be prepared: {error}") from error
 
 
 async def _finished(op: Op, operation: Operation[Q, R], request: Q, response: R) -> R:

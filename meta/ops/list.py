@@ -1,24 +1,22 @@
 """list: a page of a directory, in byte order of names, perhaps with attributes.
 
-Stored records of files are passed on as they are, not decoded and encoded again (design 3.1): the answer's
-type here encodes to the same bytes as ``ListResponse``, with private fields behind, which readers drop.
+Stored records of files are passed on as they are, not decoded and encoded again (design 3.1): a record begins
+with the fields of ``Attributes``; the private ones behind them are dropped by whoever decodes the answer.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from fs3.errors import CorruptData, InvalidRequest, fs_error
-from fs3.ids import InodeId
 from fs3.kv.transaction import ReadTransaction, Transaction
 from fs3.wire.meta import (
     LIST,
     LIST_LIMIT_MAX,
     NAME_BYTES_MAX,
-    Attributes,
     Entry,
     InodeKind,
     ListRequest,
@@ -31,23 +29,6 @@ from ..driver import Operation, reading
 from ..inode import RECORD_VERSION, decode_inode, inode_key, shown
 from ..path import existing
 from ..services import Op
-
-
-class PassedEntry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """``Entry``, with its attributes as they are stored."""
-
-    name: bytes
-    inode: InodeId
-    kind: InodeKind
-    attributes: msgspec.Raw | Attributes | None
-
-
-class PassedList(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """``ListResponse``, encoded to the same."""
-
-    directory: InodeId
-    entries: tuple[PassedEntry | Entry, ...]
-    more: bool
 
 
 async def list_directory(op: Op, txn: Transaction, request: ListRequest) -> ListResponse:
@@ -68,17 +49,17 @@ async def list_directory(op: Op, txn: Transaction, request: ListRequest) -> List
         plain = tuple(Entry(name=name, inode=entry.inode, kind=entry.kind) for name, entry in found)
         return ListResponse(directory=directory.inode, entries=plain, more=more)
     full = tuple([await _with_attributes(reads, name, entry) for name, entry in found])
-    return cast(Any, PassedList(directory=directory.inode, entries=full, more=more))  # type: ignore[no-any-return]
+    return ListResponse(directory=directory.inode, entries=full, more=more)
 
 
-async def _with_attributes(reads: ReadTransaction, name: bytes, entry: Dirent) -> PassedEntry:
+async def _with_attributes(reads: ReadTransaction, name: bytes, entry: Dirent) -> Entry:
     data = await reads.get(inode_key(entry.inode))
     if data is None or not data.startswith(RECORD_VERSION):
         raise CorruptData(f"entry {name!r} names inode {entry.inode:x}, which has no readable record")
-    attributes: msgspec.Raw | Attributes = msgspec.Raw(memoryview(data)[1:])
+    attributes: Any = msgspec.Raw(memoryview(data)[1:])  # encodes to what it is
     if entry.kind is InodeKind.DIRECTORY:  # its parts lie under several keys
         attributes = await shown(reads, decode_inode(entry.inode, data))
-    return PassedEntry(name=name, inode=entry.inode, kind=entry.kind, attributes=attributes)
+    return Entry(name=name, inode=entry.inode, kind=entry.kind, attributes=attributes)
 
 
 OPERATION = Operation(LIST, list_directory, mutation=reading)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from fs3.errors import DeadlineExceeded, SessionLost, StaleFile
+from fs3.errors import DeadlineExceeded, InvalidRequest, SessionLost, StaleFile
 from fs3.ids import ChainId, ClientSessionId, Epoch, InodeId
-from fs3.layout import Layout, extents
+from fs3.layout import Layout, chunk_count, extents
 from fs3.stubs.storage import FileEnd
 from fs3.wire.storage import TargetSpace
 
@@ -22,14 +22,22 @@ class FakeChains:
 
     def __init__(self) -> None:
         self.epochs: dict[tuple[ChainId, InodeId], Epoch] = {}
-        self.chunks: dict[InodeId, dict[int, int]] = {}
-        """inode -> {chunk index: length}."""
+        self.stored: dict[tuple[ChainId, InodeId], dict[int, int]] = {}
+        """(chain, inode) -> {chunk index: length}; nothing empty."""
         self.ended: dict[tuple[ChainId, ClientSessionId], None] = {}
         self.down: dict[ChainId, None] = {}
         self.calls: list[str] = []
         self.before: list[Callable[[str], Awaitable[None]]] = []
         """Run (once each) before the next call: something else gets in between."""
         self.targets: tuple[TargetSpace, ...] = ()
+
+    @property
+    def chunks(self) -> dict[InodeId, dict[int, int]]:
+        """inode -> {chunk index: length}, over all chains."""
+        found: dict[InodeId, dict[int, int]] = {}
+        for (_, inode), lengths in self.stored.items():
+            found.setdefault(inode, {}).update(lengths)
+        return found
 
     async def _call(self, name: str, chains: Sequence[ChainId], timeout_s: float) -> None:
         self.calls.append(name)
@@ -69,19 +77,30 @@ class FakeChains:
         epoch: Epoch,
     ) -> int:
         """A cut as it arrives; a late one may be delivered by a test."""
-        for chain in chains:
-            if self.epochs.get((chain, inode), Epoch(0)) != epoch:
-                raise StaleFile(f"epoch {epoch} is not in force on chain {chain}")
-        kept: dict[int, int] = {}
-        size = layout.chunk_size_bytes
-        for index, length in self.chunks.get(inode, {}).items():
-            if index * size < length_bytes:
-                kept[index] = min(length, length_bytes - index * size)
-        removed = len(self.chunks.get(inode, {})) - len(kept)
-        self.chunks[inode] = kept
-        if not kept:
-            del self.chunks[inode]
-        return removed
+        first_removed = chunk_count(length_bytes, layout.chunk_size_bytes)
+        within = length_bytes % layout.chunk_size_bytes
+        boundary = chains[(first_removed - 1) % len(chains)] if within else None
+        return sum(
+            self.cut_chain(chain, inode, epoch, first_removed, within if chain == boundary else -1)
+            for chain in chains
+        )
+
+    def cut_chain(
+        self, chain: ChainId, inode: InodeId, epoch: Epoch, first_removed: int, boundary_bytes: int
+    ) -> int:
+        """What one chain does of a cut."""
+        in_force = self.epochs.get((chain, inode), Epoch(0))
+        if in_force > epoch:
+            raise StaleFile(f"epoch {in_force} is in force on chain {chain}, the cut is of {epoch}")
+        if in_force < epoch:
+            raise InvalidRequest(f"epoch {epoch} is not in force on chain {chain}")
+        lengths = self.stored.pop((chain, inode), {})
+        kept = {index: length for index, length in lengths.items() if index < first_removed}
+        if boundary_bytes >= 0 and first_removed - 1 in kept:
+            kept[first_removed - 1] = min(kept[first_removed - 1], boundary_bytes)
+        if kept:
+            self.stored[chain, inode] = kept
+        return len(lengths) - len(kept)
 
     async def file_end(
         self, inode: InodeId, layout: Layout, chains: Sequence[ChainId], *, timeout_s: float
@@ -122,6 +141,6 @@ class FakeChains:
                 raise StaleFile(f"epoch {epoch} is over")
             if (piece.chain, session) in self.ended:
                 raise SessionLost(f"session {session:x} is over")
-            chunks = self.chunks.setdefault(inode, {})
+            chunks = self.stored.setdefault((piece.chain, inode), {})
             index = piece.chunk.chunk_index
             chunks[index] = max(chunks.get(index, 0), piece.offset_bytes + piece.length_bytes)
