@@ -389,11 +389,11 @@ class ClientConnection(asyncio.Protocol):
         self._wake_waiting()
         if not self._pending or self._transport is None:
             return
-        silent_s = now_s - self._heard_s
-        if silent_s >= self._settings.silence_s:
-            self.drop(f"server silent for {silent_s:.1f} s")
+        # sums, as the timer is set to: a difference may round to just below the limit, for ever
+        if now_s >= self._heard_s + self._settings.silence_s:
+            self.drop(f"server silent for {now_s - self._heard_s:.1f} s")
             return
-        if silent_s >= self._settings.keepalive_s and not self._ping_is_out:
+        if now_s >= self._heard_s + self._settings.keepalive_s and not self._ping_is_out:
             self._ping_is_out = True
             self._send(encode_frame(Kind.PING))
         earliest_s = min(p.deadline_s for p in self._pending.values())

@@ -20,7 +20,11 @@ WALL_START_NS = 1_700_000_000_000_000_000
 
 
 class DeadWait(AssertionError):
-    """Nothing is left to run and the main task has not ended."""
+    """Nothing is left to run, or something spins, and the main task has not ended."""
+
+
+STANDSTILL_TURNS = 200_000
+"""Turns of the loop without any progress of time after which somebody is spinning."""
 
 
 class _NoWait(selectors.BaseSelector):
@@ -28,6 +32,7 @@ class _NoWait(selectors.BaseSelector):
 
     def __init__(self) -> None:
         self.now_s = START_S
+        self._still_turns = 0
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -41,8 +46,10 @@ class _NoWait(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise DeadWait("every task waits and no timer is set")
-        if timeout > 0:
-            self.now_s += timeout
+        self._still_turns = 0 if timeout > 0 else self._still_turns + 1
+        if self._still_turns > STANDSTILL_TURNS:
+            raise DeadWait(f"time stands still at {self.now_s!r}: something runs again and again")
+        self.now_s += max(0.0, timeout)
         return []
 
     def get_map(self) -> Any:

@@ -25,6 +25,15 @@ def test_a_wait_that_nobody_ends_is_found() -> None:
         run_virtual(main())
 
 
+def test_a_spin_is_found() -> None:
+    async def main() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(DeadWait, match="stands still"):
+        run_virtual(main())
+
+
 def test_timeouts_fire_in_virtual_time() -> None:
     async def main() -> bool:
         try:
