@@ -8,6 +8,7 @@ is not done, ``DeadWait`` is raised: somebody waits for what can never come (a l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
 from collections.abc import Coroutine
 from typing import Any, NoReturn, TypeVar
@@ -48,6 +49,7 @@ class _NoWait(selectors.BaseSelector):
             raise DeadWait("every task waits and no timer is set")
         self._still_turns = 0 if timeout > 0 else self._still_turns + 1
         if self._still_turns > STANDSTILL_TURNS:
+            self._still_turns = 0
             raise DeadWait(f"time stands still at {self.now_s!r}: something runs again and again")
         self.now_s += max(0.0, timeout)
         return []
@@ -116,6 +118,10 @@ def run_virtual(main: Coroutine[Any, Any, T], loop: SimLoop | None = None) -> T:
         assert not left, f"tasks left running: {sorted(left)}"
         return result
     finally:
-        asyncio.set_event_loop(None)
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, DeadWait):
+                loop.run_until_complete(task)
         loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
         loop.close()
