@@ -27,7 +27,7 @@ def test_a_wait_that_nobody_ends_is_found() -> None:
 
 def test_a_spin_is_found() -> None:
     async def main() -> None:
-        while True:
+        while True:  # noqa: ASYNC110  # the spin that is to be found
             await asyncio.sleep(0)
 
     with pytest.raises(DeadWait, match="stands still"):
