@@ -13,14 +13,15 @@ import fcntl
 import mmap
 import os
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, Protocol
 
 from fs3.errors import CorruptData, Unavailable, fs_error
 
 _CLOSED = -1
-_LANE_MIN_BYTES = 512 * 1024
+_LANE_MIN_BYTES = 256 * 1024
 """Handing a write to another thread costs as much as writing some of it."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -89,12 +90,16 @@ class DiskFile(Protocol):
         ...
 
 
-class Write(NamedTuple):
-    """Bytes to be written; the memory must stay as it is until that is done."""
+class Writes(Protocol):
+    """Writes that may be on their way while more are added."""
 
-    file: DiskFile
-    data: memoryview
-    offset_bytes: int
+    def add(self, file: DiskFile, data: memoryview, offset_bytes: int) -> None:
+        """Write ``data``, now or later: its memory must stay as it is until ``wait`` returns."""
+        ...
+
+    def wait(self) -> None:
+        """All that was added is done, or failed: the memory is free. Raises DiskFailed."""
+        ...
 
 
 class Disk(Protocol):
@@ -113,8 +118,8 @@ class Disk(Protocol):
         """Open to read and write; ``create``: it must not exist. FileNotFoundError, FileExistsError."""
         ...
 
-    def write_all(self, writes: Sequence[Write]) -> None:
-        """Do all of these writes, in any order or at once; returns when all are done. Raises DiskFailed."""
+    def writes(self) -> Writes:
+        """A new batch of writes."""
         ...
 
     def exists(self, path: str) -> bool:
@@ -254,10 +259,13 @@ class OsFile:
 
     def close(self) -> None:
         cached, direct = self._cached, self._direct
+        if cached == _CLOSED:
+            return
+        self._disk.file_closed()
         # Numbers of descriptors are given out again: a late call must fail, not reach another file.
         self._cached = self._direct = _CLOSED
         for descriptor in (cached, direct):
-            if descriptor is not None and descriptor != _CLOSED:
+            if descriptor is not None:
                 os.close(descriptor)
 
     def _failed(self, call: str, error: OSError) -> DiskFailed:
@@ -272,8 +280,9 @@ class OsDisk:
     """
 
     def __init__(self, lanes: int = 2) -> None:
-        self._lanes = lanes
+        self.lanes = lanes
         self._pool: ThreadPoolExecutor | None = None
+        self._open_count = 0
         self._failure: str | None = None
         self._locks: dict[str, int] = {}
 
@@ -296,27 +305,27 @@ class OsDisk:
         flags = os.O_RDWR | os.O_CLOEXEC
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return OsFile(self, path, os.open(path, flags, 0o600))
+        file = OsFile(self, path, os.open(path, flags, 0o600))
+        self._open_count += 1
+        return file
 
-    def write_all(self, writes: Sequence[Write]) -> None:
-        helpers = min(self._lanes, len(writes)) - 1
-        if helpers < 1 or sum(len(write.data) for write in writes) < _LANE_MIN_BYTES:
-            _write_in_turn(writes)
-            return
+    def file_closed(self) -> None:
+        """Called by a file; with the last one the write lanes end."""
+        self._open_count -= 1
+        if self._open_count == 0:
+            self.close()
+
+    def writes(self) -> Writes:
+        return _LaneWrites(self)
+
+    def helper(self, work: Callable[[], None]) -> Future[None]:
+        """Run ``work`` in a write lane."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._lanes - 1, thread_name_prefix="disk-write")
-        others = [
-            self._pool.submit(_write_in_turn, writes[lane :: helpers + 1]) for lane in range(1, helpers + 1)
-        ]
-        try:
-            _write_in_turn(writes[:: helpers + 1])
-        finally:
-            wait(others)  # whoever owns the memory may use it again when this returns
-        for other in others:
-            other.result()
+            self._pool = ThreadPoolExecutor(self.lanes - 1, thread_name_prefix="disk-write")
+        return self._pool.submit(work)
 
     def close(self) -> None:
-        """End the write lanes. Files are their users' to close."""
+        """End the write lanes (they start again when needed). Files are their users' to close."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
@@ -393,9 +402,36 @@ class OsDisk:
         return DiskSpace(figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize)
 
 
-def _write_in_turn(writes: Sequence[Write]) -> None:
-    for write in writes:
-        write.file.pwrite(write.data, write.offset_bytes)
+class _LaneWrites:
+    """Writes by whoever has time: the helpers while the batch is made, the caller once it waits."""
+
+    def __init__(self, disk: OsDisk) -> None:
+        self._disk = disk
+        self._todo: deque[tuple[DiskFile, memoryview, int]] = deque()
+        self._helpers: list[Future[None]] = []
+
+    def add(self, file: DiskFile, data: memoryview, offset_bytes: int) -> None:
+        self._todo.append((file, data, offset_bytes))
+        if len(data) < _LANE_MIN_BYTES or len(self._todo) < 2:
+            return  # not worth another thread: the caller does it
+        if sum(not helper.done() for helper in self._helpers) < self._disk.lanes - 1:
+            self._helpers.append(self._disk.helper(self._work))
+
+    def _work(self) -> None:
+        while True:
+            try:
+                file, data, offset_bytes = self._todo.popleft()
+            except IndexError:
+                return
+            file.pwrite(data, offset_bytes)
+
+    def wait(self) -> None:
+        try:
+            self._work()
+        finally:
+            wait(self._helpers)
+        for helper in self._helpers:
+            helper.result()
 
 
 def _open_direct(path: str) -> int | None:

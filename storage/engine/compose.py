@@ -9,6 +9,8 @@ needs no reading: CRC32C goes on where it stopped.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from crc32c import crc32c
 from fs3.errors import CorruptData
 from fs3.wire.chunk import SUM_BLOCK_BYTES, Update
 
-from ..disk import SECTOR_BYTES, DiskFile, Write
+from ..disk import SECTOR_BYTES, DiskFile, Writes
 from .format import StoredVersion
 from .plan import Plan, Source
 
@@ -38,7 +40,7 @@ class Composer:
 
     def __init__(self) -> None:
         self._piece = memoryview(mmap.mmap(-1, _PIECE_BYTES))  # page-aligned: written without a copy
-        self._later: list[Write] = []
+        self._writes: Writes = _NoWrites()
         self._old = memoryview(mmap.mmap(-1, SUM_BLOCK_BYTES))
 
     def compose(
@@ -49,7 +51,7 @@ class Composer:
         base: tuple[StoredVersion, Place] | None,
         dest: Place | None,
     ) -> tuple[int, ...]:
-        """Write ``plan`` to ``dest`` and return the sums of the whole content; see ``take_writes``.
+        """Write ``plan`` to ``dest`` and return the sums of the whole content; inside ``batch``.
 
         ``base`` is given if any segment comes from it. Raises CorruptData (base bytes fail their sum or
         cannot be read; what was written is in nobody's way), DiskFailed.
@@ -69,7 +71,7 @@ class Composer:
         """The payload as it is, its ragged end through a piece of whole sectors."""
         whole_bytes = len(payload) // SECTOR_BYTES * SECTOR_BYTES
         if whole_bytes:
-            self._later.append(Write(dest.file, payload[:whole_bytes], dest.offset_bytes + start))
+            self._writes.add(dest.file, payload[:whole_bytes], dest.offset_bytes + start)
         rest_bytes = len(payload) - whole_bytes
         if rest_bytes:
             self._piece[:rest_bytes] = payload[whole_bytes:]
@@ -77,13 +79,18 @@ class Composer:
             dest.file.pwrite(self._piece[:SECTOR_BYTES], dest.offset_bytes + start + whole_bytes)
 
     def write(self, dest: Place, payload: memoryview) -> None:
-        """Write a whole content as it is (``take_writes``). Raises DiskFailed."""
+        """Write a whole content as it is, in the batch under way. Raises DiskFailed."""
         self._place_payload(dest, 0, payload)
 
-    def take_writes(self) -> list[Write]:
-        """Writes that remain to be done, of payloads as they are: all of a batch can then go at once."""
-        later, self._later = self._later, []
-        return later
+    @contextmanager
+    def batch(self, writes: Writes) -> Iterator[None]:
+        """Payloads that are written as they are go to ``writes`` inside; all is done at its end."""
+        self._writes = writes
+        try:
+            yield
+        finally:
+            self._writes = _NoWrites()
+            writes.wait()  # whatever happened: then the memory of the payloads is free again
 
     def _prefix_sums(self, length_bytes: int, base: tuple[StoredVersion, Place] | None) -> tuple[int, ...]:
         assert base is not None, length_bytes
@@ -169,6 +176,16 @@ class _Job:
 
     def payload_at(self, start: int, end: int) -> memoryview:
         return self.payload[start - self.update.offset_bytes : end - self.update.offset_bytes]
+
+
+class _NoWrites:
+    """Stands for no batch."""
+
+    def add(self, file: DiskFile, data: memoryview, offset_bytes: int) -> None:
+        raise AssertionError("a write outside of a batch")
+
+    def wait(self) -> None:
+        """There is nothing to wait for."""
 
 
 def _is_plain(plan: Plan, update: Update) -> bool:

@@ -86,15 +86,15 @@ class Stager:
     def _stage_items(self, items: Sequence[StageItem], cluster_ms: int) -> list[StageOutcome]:
         core, batch = self._core, Batch()
         results: list[_Prepared | StageOutcome] = []
-        for item in items:
-            try:
-                results.append(self._prepare(item, cluster_ms, batch))
-            except (FsError, InvalidRequest, CorruptData) as error:
-                results.append(StageOutcome(None, error))
+        with core.composer.batch(core.disk.writes()):
+            for item in items:
+                try:
+                    results.append(self._prepare(item, cluster_ms, batch))
+                except (FsError, InvalidRequest, CorruptData) as error:
+                    results.append(StageOutcome(None, error))
         prepared = [result for result in results if isinstance(result, _Prepared)]
         if not prepared:
             return [result for result in results if isinstance(result, StageOutcome)]
-        core.disk.write_all(core.composer.take_writes())
         files = {result.file.path: result.file for result in prepared if result.file is not None}
         for file in files.values():
             file.sync()
@@ -312,8 +312,8 @@ class Stager:
                 return False
             block = core.take(class_for(len(payload)))
             place: Place = core.place(block)
-            core.composer.write(place, payload)
-            core.disk.write_all(core.composer.take_writes())
+            with core.composer.batch(core.disk.writes()):
+                core.composer.write(place, payload)
             place.file.sync()
             stored = StoredVersion(version, block, len(payload), old.change)
             if not self._put_in_place(chunk, old, stored):

@@ -14,7 +14,7 @@ import pytest
 
 from fs3.errors import CorruptData, FsError
 from fs3.rng import Rng
-from fs3.storage.disk import Disk, DiskFailed, OsDisk, OsFile, Write
+from fs3.storage.disk import Disk, DiskFailed, OsDisk, OsFile
 
 from ..sim.disk import PowerCut, SimDisk
 
@@ -78,8 +78,11 @@ def test_many_writes_at_once(place: tuple[Disk, str]) -> None:
     file = disk.open(f"{folder}/file", create=True)
     file.preallocate(0, 8 * MIB)
     parts = [Rng(number).randbytes(MIB) for number in range(8)]
-    disk.write_all([Write(file, memoryview(part), n * MIB) for n, part in enumerate(parts)])
-    disk.write_all([])
+    writes = disk.writes()
+    for number, part in enumerate(parts):
+        writes.add(file, memoryview(part), number * MIB)
+    writes.wait()
+    disk.writes().wait()
     file.sync()
     assert bytes_of(disk, f"{folder}/file", 0, 8 * MIB) == b"".join(parts)
     file.close()
@@ -241,8 +244,11 @@ def test_a_lane_that_fails_is_heard(tmp_path: Path) -> None:
     good.preallocate(0, 4 * MIB)
     bad.close()  # its descriptors are gone: EBADF
     data = memoryview(bytes(MIB))
+    writes = disk.writes()
+    for number, file in enumerate((good, bad, good)):
+        writes.add(file, data, number * MIB)
     with pytest.raises(DiskFailed):
-        disk.write_all([Write(good, data, 0), Write(bad, data, 0), Write(good, data, MIB)])
+        writes.wait()
     good.close()
     disk.close()
 
