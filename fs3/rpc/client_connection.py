@@ -336,7 +336,7 @@ class ClientConnection(asyncio.Protocol):
             payload_bytes=payload_bytes,
         )
         pending = Pending(self._loop.create_future(), number, method, sink, deadline_s, request_id)
-        if not self._pending:
+        if not self._pending and not self._ping_is_out:
             self._heard_s = now_s
         self._pending[number] = pending
         self.used_s = now_s
@@ -386,19 +386,24 @@ class ClientConnection(asyncio.Protocol):
                 f"{pending.method_name} to {self.address}: no answer in time (request {pending.request_id})"
             )
             self._fail(pending, MaybeApplied(what))
+            self._ping()  # short calls, one after the other, must not hide that nobody is there
         self._wake_waiting()
-        if not self._pending or self._transport is None:
+        if self._transport is None or not (self._pending or self._ping_is_out):
             return
         # sums, as the timer is set to: a difference may round to just below the limit, for ever
         if now_s >= self._heard_s + self._settings.silence_s:
             self.drop(f"server silent for {now_s - self._heard_s:.1f} s")
             return
-        if now_s >= self._heard_s + self._settings.keepalive_s and not self._ping_is_out:
-            self._ping_is_out = True
-            self._send(encode_frame(Kind.PING))
-        earliest_s = min(p.deadline_s for p in self._pending.values())
+        if now_s >= self._heard_s + self._settings.keepalive_s:
+            self._ping()
+        earliest_s = min((p.deadline_s for p in self._pending.values()), default=NO_TIMER)
         limit_s = self._settings.silence_s if self._ping_is_out else self._settings.keepalive_s
         self._arm(max(min(earliest_s, self._heard_s + limit_s), now_s))
+
+    def _ping(self) -> None:
+        if not self._ping_is_out:
+            self._ping_is_out = True
+            self._send(encode_frame(Kind.PING))
 
 
 def _handshake_bounds(kind: int, method: int) -> tuple[int, int]:
