@@ -1,0 +1,1 @@
+"""Real processes, real TCP, real disks."""
