@@ -38,6 +38,8 @@ SHELLS = (
 
 THREADED = (
     "deploy/*",  # processes are its trade
+    "client/loop_thread.py",  # the event loop of the blocking face
+    "client/loop_thread.py",  # the blocking face: its event loop runs beside the application's threads
     "storage/disk.py",  # the lanes that others are handed
     "storage/lanes.py",
 )
