@@ -7,7 +7,7 @@ the simulated world runs the same client.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -42,8 +42,15 @@ Wanted = tuple[OpenFile, int, memoryview]
 class ClientCore:
     """See the module's text. ``scope`` owns its background work and is closed by ``close``."""
 
-    def __init__(self, components: Components, settings: ClientSettings, scope: TaskScope) -> None:
+    def __init__(
+        self,
+        components: Components,
+        settings: ClientSettings,
+        scope: TaskScope,
+        close_components: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.components = components
+        self._close_components = close_components
         self.settings = settings
         self.scope = scope
         self.clock = components.clock
@@ -55,8 +62,12 @@ class ClientCore:
 
     async def close(self) -> None:
         """End the session and all background work."""
-        await self.sessions.close()
-        await self.scope.aclose()
+        try:
+            await self.sessions.close()
+            await self.scope.aclose()
+        finally:
+            if self._close_components is not None:
+                await self._close_components()
 
     # --- metadata ---
 

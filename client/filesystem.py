@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from fs3.errors import AccessDenied, StaleFile, fs_error
+from fs3.ids import InodeId
 from fs3.layout import Layout
 from fs3.wire.meta import (
     LIST,
@@ -36,6 +37,7 @@ from fs3.wire.meta import (
     Mutation,
     OpenMode,
     OpenRequest,
+    Path,
     RemoveKind,
     RemoveRequest,
     RenameFlags,
@@ -149,6 +151,21 @@ class AsyncFileSystem:
             session = await core.sessions.current()
             answer = await core.ask(OPEN, build(Mutation(session.id, 0, 0)))
         return await core.files.opened(path, session, mode, answer)
+
+    async def open_inode(self, path: str, inode: InodeId) -> AsyncFile:
+        """Open a file for reading by its inode; ``path`` is what errors show. ESTALE: it is gone."""
+        core = self._core
+        with posix_errors(path):
+            session = await core.sessions.current()
+            request = OpenRequest(
+                path=Path(base=inode), mode=OpenMode.READ, mutation=Mutation(session.id, 0, 0)
+            )
+            answer = await core.ask(OPEN, request)
+            file = await core.files.opened(path, session, OpenMode.READ, answer)
+        limit_bytes = session.inline_limit_bytes
+        return AsyncFile(
+            core, path, "rb", parse_mode("rb"), file, inline_limit_bytes=limit_bytes, permissions=0
+        )
 
     async def _create(self, path: str, flags: OpenFlags, permissions: int) -> OpenFile:
         modes = [OpenMode.READ | OpenMode.WRITE]

@@ -103,7 +103,7 @@ class Reader:
         self._scope = scope
         self.replicas = Replicas()
         self.latencies = Latencies()
-        self._hedges = HedgeBudget()
+        self.hedges = HedgeBudget()
         self.budget = ByteBudget(settings.bytes_in_flight_max)
         self.counters = ReaderCounters()
 
@@ -205,7 +205,7 @@ class Reader:
     async def _hedged(
         self, session: Session, batch: FileBatch, sink: ReadSink[OpenFile], deadline_s: float
     ) -> Fs3Error | None:
-        self._hedges.earn()
+        self.hedges.earn()
         if not self._settings.hedge:
             return await self._call(session, batch, sink, deadline_s)
         first = self._scope.start("read first", self._call(session, batch, sink, deadline_s))
@@ -214,7 +214,7 @@ class Reader:
             await asyncio.wait((first,), timeout=self.latencies.hedge_after_s(batch.bytes))
             if not first.done():
                 self.replicas.suspect(batch.address, self._clock.boot_s())
-                if self._hedges.spend():
+                if self.hedges.spend():
                     hedge = self._hedge(session, batch, sink, first, deadline_s)
                     second = self._scope.start("read hedge", hedge)
                     await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)

@@ -147,6 +147,11 @@ class HedgeBudget:
         """A request was sent."""
         self._tokens = min(HEDGES_AT_ONCE, self._tokens + HEDGE_SHARE)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether a hedge might be sent now."""
+        return self._tokens >= 1.0
+
     def spend(self) -> bool:
         """Whether a hedge may be sent now."""
         if self._tokens < 1.0:

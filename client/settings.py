@@ -66,3 +66,5 @@ class Components:
     """16 unpredictable bytes each time."""
     host: str = ""
     """This machine's name, shown in the list of sessions."""
+    blocking: BlockingCaller | None = None
+    """For threads that do large reads themselves; None: everything goes through the loop."""

@@ -189,7 +189,7 @@ def test_a_write_waits_for_a_dead_head_and_goes_on() -> None:
     async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
         for number in range(1, STORAGE_NODES + 1):
             world.node(number).is_dead = True
-        world.loop.call_later(20.0, lambda: [setattr(b, "is_dead", False) for b in world.behaviours.values()])
+        world.loop.call_later(20.0, world.revive)
         started_s = world.clock.boot_s()
         await fs.write_file("/b", DATA)
         assert 20 <= world.clock.boot_s() - started_s < 22

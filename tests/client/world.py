@@ -38,6 +38,7 @@ from fs3.ids import (
     Generation,
     NodeId,
     UpdateVersion,
+    node_of_target,
     target_id,
 )
 from fs3.layout import Layout
@@ -50,7 +51,6 @@ from fs3.routing import (
     NodeKind,
     RoutingInfo,
     TargetState,
-    node_of_target,
 )
 from fs3.rpc.service import PeerIdentity
 from fs3.tasks import TaskScope
@@ -262,6 +262,11 @@ class ClientWorld:
         """The behaviour of a node."""
         return self.behaviour(address_of(number))
 
+    def revive(self) -> None:
+        """Every node is there again."""
+        for behaviour in self.behaviours.values():
+            behaviour.is_dead = False
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to the end under virtual time, with a root directory that everybody may write."""
         result = self.meta.run(work)
@@ -340,6 +345,7 @@ class ClientWorld:
         self.storage.reads.append((address, len(request.items)))
         behaviour = self.behaviour(address)
         starts = range(0, len(request.items), PART_ITEMS)
+        response = ReadResponse(first=0, results=())
         for number, start in enumerate(starts):
             if number == behaviour.dead_after_parts:
                 raise MaybeApplied(f"{address}: connection lost")
