@@ -108,10 +108,11 @@ class BulkServer:
     async def wait_closed(self) -> None:
         """Until all threads have ended. RuntimeError names how many did not."""
         await self.scope.aclose()
-        end_s = self.loop.time() + CLOSE_S
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + CLOSE_S
         threads = [connection.thread for connection in self._snapshot()]
         while any(thread.is_alive() for thread in threads):  # threads set no event of ours
-            if self.loop.time() > end_s:
+            if loop.time() > end_s:
                 raise RuntimeError(f"{sum(t.is_alive() for t in threads)} bulk connections did not end")
             await asyncio.sleep(STEP_S)
 

@@ -25,7 +25,9 @@ from fs3.errors import (
     Unavailable,
     fs_error,
 )
+from fs3.identity.handshake import ServerIdentity
 from fs3.identity.key_file import system_nonce
+from fs3.ids import Generation, NodeId
 from fs3.rpc.blocking import FrameSocket
 from fs3.rpc.bulk_client import BulkClient, BulkClientSettings
 from fs3.rpc.bulk_connection import BulkServerSettings, _unsent_bytes
@@ -37,6 +39,7 @@ from fs3.rpc.service import Call, FileRegion, Reply, Routes
 from tests.rpc.world import (
     ECHO,
     FETCH,
+    KEY,
     NODE,
     STORE,
     STREAM,
@@ -323,6 +326,19 @@ async def test_nobody_listens() -> None:
         with pytest.raises(Unavailable):
             await caller.call(where, ECHO, Ask(), timeout_s=5, bulk=True)
         assert bulk.counters.failed_connects == 1
+
+
+async def test_server_that_never_started_closes() -> None:
+    server = RpcServer(
+        Routes(),
+        ServerIdentity(KEY, NodeId(1), Generation(1), lambda uid: 0),
+        SystemNetwork(),
+        make_nonce=system_nonce,
+        on_bug=Bugs(),
+        bulk=BulkServer(),
+    )
+    await server.aclose()
+    await server.aclose()
 
 
 async def test_stop_ends_all_threads() -> None:
