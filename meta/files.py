@@ -195,7 +195,8 @@ def with_capability(op: Op, response: OpenResponse, session: ClientSessionId, mo
     if not mode:
         return response
     attributes = response.attributes
-    expires_ms = op.services.cluster_time_ms() + CAPABILITY_MS
+    now_ms = op.services.cluster_time_ms()
+    expires_ms = now_ms + CAPABILITY_MS
     capability = Capability(
         inode=attributes.inode,
         epoch=attributes.epoch,
@@ -204,6 +205,7 @@ def with_capability(op: Op, response: OpenResponse, session: ClientSessionId, mo
         uid=max(op.peer.uid, 0),
         key_generation=op.peer.key_generation,
         expires_ms=expires_ms,
+        checked_s=now_ms // 1000,
     )
     return msgspec.structs.replace(
         response, capability=op.services.signer.sign(capability), capability_expires_ms=expires_ms

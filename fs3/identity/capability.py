@@ -13,7 +13,7 @@ the cluster key. Time is *cluster time* (design 7), never a wall clock. Byte for
         24     4  epoch             of the file
         28     4  uid               of the user it was given to
         32     4  key_generation    of that user's token
-        36     4  reserved          0
+        36     4  checked_s         cluster time (s) at which the KV store last confirmed it
         40     8  expires_ms        cluster time
         48    16  signature         HMAC-SHA256 of bytes 0 … 48, the first 16
 """
@@ -56,6 +56,9 @@ class Capability:
     """Of the user's token; the caller compares it with the least valid one (revocation)."""
     expires_ms: int
     """Cluster time."""
+    checked_s: int = 0
+    """Cluster time, in seconds, when a meta service last saw in the KV store that it is still right. Renewals
+    without the store keep it, and end an hour after it: the retention of epochs counts from it (4.9)."""
 
 
 class CapabilitySigner:
@@ -77,7 +80,7 @@ class CapabilitySigner:
             capability.epoch,
             capability.uid,
             capability.key_generation,
-            0,
+            capability.checked_s,
             capability.expires_ms,
         )
         return body + proof(self._key, b"capability", body)[:SIGNATURE_BYTES]
@@ -91,7 +94,9 @@ class CapabilitySigner:
         if len(data) != CAPABILITY_BYTES or data[0] != CAPABILITY_VERSION:
             raise Unauthenticated(f"not a capability of version {CAPABILITY_VERSION}: {len(data)} bytes")
         body, signature = data[: _BODY.size], data[_BODY.size :]
-        _, rights, _, key_id, inode, session, epoch, uid, generation, _, expires_ms = _BODY.unpack(body)
+        _, rights, _, key_id, inode, session, epoch, uid, generation, checked_s, expires_ms = _BODY.unpack(
+            body
+        )
         if key_id != self._key_id:
             raise CapabilityExpired(f"capability is signed by key {key_id}, the cluster's is {self._key_id}")
         check_proof(proof(self._key, b"capability", body)[:SIGNATURE_BYTES], signature, "capability")
@@ -105,4 +110,5 @@ class CapabilitySigner:
             uid,
             generation,
             expires_ms,
+            checked_s,
         )

@@ -1,11 +1,14 @@
 """renew_capabilities: another ten minutes for capabilities that are still valid.
 
-With the KV store at hand the session must live, and the file must be there under the same epoch. Without it
-a service renews for an hour after it last saw the store, so that reading and writing of open files goes on
-(design 7; the retention of epochs on the storage nodes reckons with that hour).
+With the KV store at hand the session must live, and the file must be there under the same epoch; the new
+capability notes when that was seen. Without the store it is renewed all the same, by any service, until an
+hour after that time: reading and writing of open files goes on (design 7), and the storage nodes know how
+long an epoch must be kept (design 4.9).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from fs3.errors import CapabilityExpired, InvalidRequest, Unauthenticated, Unavailable
 from fs3.identity.capability import CAPABILITY_MS, Capability
@@ -18,7 +21,7 @@ from ..services import Op
 from ..session import require_session
 
 CAPABILITIES_MAX = 1000
-BLIND_S = 3600.0
+BLIND_S = 3600
 """How long capabilities are renewed without the KV store."""
 
 
@@ -33,16 +36,14 @@ async def renew_capabilities(
     valid = [_verified(op, data, now_ms, request) for data in request.capabilities]
     try:
         await require_session(txn.snapshot, request.session, op.peer.uid, is_admin=op.is_admin)
-        valid = [c if c is not None and await _is_current(txn.snapshot, c) else None for c in valid]
+        valid = [await _confirmed(txn.snapshot, one, now_ms) for one in valid]
     except Unavailable:
-        if services.clock.boot_s() - services.contact.last_s > BLIND_S:
-            raise
         op.is_blind = True
+        valid = [_still_trusted(one, now_ms) for one in valid]
     expires_ms = now_ms + CAPABILITY_MS
+    renewed = [None if one is None else replace(one, expires_ms=expires_ms) for one in valid]
     return RenewCapabilitiesResponse(
-        capabilities=tuple(
-            b"" if c is None else services.signer.sign(_longer(op, c, expires_ms)) for c in valid
-        ),
+        capabilities=tuple(b"" if one is None else services.signer.sign(one) for one in renewed),
         expires_ms=expires_ms,
     )
 
@@ -54,24 +55,18 @@ def _verified(op: Op, data: bytes, now_ms: int, request: RenewCapabilitiesReques
         return None
     if capability.session != request.session or capability.uid != max(op.peer.uid, 0):
         return None
-    return capability
+    return replace(capability, key_generation=op.peer.key_generation)
 
 
-def _longer(op: Op, capability: Capability, expires_ms: int) -> Capability:
-    return Capability(
-        inode=capability.inode,
-        epoch=capability.epoch,
-        rights=capability.rights,
-        session=capability.session,
-        uid=capability.uid,
-        key_generation=op.peer.key_generation,
-        expires_ms=expires_ms,
-    )
+async def _confirmed(reads: ReadTransaction, one: Capability | None, now_ms: int) -> Capability | None:
+    record = None if one is None else await get_inode(reads, one.inode)
+    if one is None or record is None or not record.nlink or record.epoch != one.epoch:
+        return None
+    return replace(one, checked_s=now_ms // 1000)
 
 
-async def _is_current(reads: ReadTransaction, capability: Capability) -> bool:
-    record = await get_inode(reads, capability.inode)
-    return record is not None and record.nlink > 0 and record.epoch == capability.epoch
+def _still_trusted(one: Capability | None, now_ms: int) -> Capability | None:
+    return one if one is not None and now_ms // 1000 - one.checked_s <= BLIND_S else None
 
 
 OPERATION = Operation(RENEW_CAPABILITIES, renew_capabilities, mutation=reading)

@@ -81,7 +81,7 @@ def test_token_read_with_an_independent_library() -> None:
 
 
 def test_capability_read_by_the_table() -> None:
-    made = Capability(InodeId(0x0102), Epoch(3), Rights.WRITE, ClientSessionId(16), 1000, 2, 0x0A0B0C)
+    made = Capability(InodeId(0x0102), Epoch(3), Rights.WRITE, ClientSessionId(16), 1000, 2, 0x0A0B0C, 99)
     data = CapabilitySigner(KEY).sign(made)
     numbers = {name: int.from_bytes(value, "little") for name, value in _cut(data, "Capability").items()}
     signature = numbers.pop("signature")
@@ -96,6 +96,7 @@ def test_capability_read_by_the_table() -> None:
         "uid": 1000,
         "key_generation": 2,
         "expires_ms": 0x0A0B0C,
+        "checked_s": 99,
     }
     derived = hmac.digest(KEY.secret, b"fs3/alpha/1/capability\x01", "sha256")
     parts = b"".join(struct.pack("<I", len(p)) + p for p in (b"capability", data[:48]))
