@@ -68,6 +68,11 @@ _ERRORS: dict[int, type[Fs3Error]] = {
 }
 
 
+def verdict_error(verdict: int, message: str) -> Fs3Error:
+    """The error for a verdict that is no commit; one that we do not know may have been applied."""
+    return _ERRORS.get(verdict, MaybeApplied)(message)
+
+
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
     """See ``LmdbSettings``."""
@@ -311,9 +316,9 @@ class OwnerLink:
         if verdict == Verdict.COMMITTED:
             waiting.future.set_result(stamp)
             return
-        kind = _ERRORS.get(verdict, MaybeApplied)  # of a newer owner: we do not know
-        self.stats.unknown_results += kind is MaybeApplied
-        waiting.future.set_exception(kind(message))
+        error = verdict_error(verdict, message)
+        self.stats.unknown_results += isinstance(error, MaybeApplied)
+        waiting.future.set_exception(error)
 
     # ---- what goes wrong
 
