@@ -51,6 +51,7 @@ class PrimaryLease:
         self._timing = timing
         self._seen_since_s: float | None = None
         self._held_until_s = -math.inf
+        self._has_resigned = False
 
     def is_primary(self, now_s: float) -> bool:
         """Whether this mgmtd may act as primary now."""
@@ -104,15 +105,23 @@ class PrimaryLease:
         is_new = not record.same_term(self.record)
         self.record = record
         self._seen_since_s = now_s
-        self._held_until_s = began_s + self._timing.primary_holds_s
+        if is_new:
+            self._has_resigned = False
+        if not self._has_resigned:
+            self._held_until_s = began_s + self._timing.primary_holds_s
         return is_new
 
     def release(self) -> LeaseRecord | None:
         """Act no more; the record to write so that others need not wait. None: it is not ours."""
-        self._held_until_s = -math.inf
+        self.resign()
         record = self.record
         return msgspec.structs.replace(record, released=True) if record is not None and self.is_own else None
 
     def resign(self) -> None:
-        """Act no more; the record runs out for others to see."""
+        """Act no more in this term, not even when a renewal under way succeeds; a later term is another one.
+
+        Whoever resigns may have a change in doubt: only a new term, whose record that change does not know,
+        may read the picture afresh.
+        """
         self._held_until_s = -math.inf
+        self._has_resigned = True

@@ -67,9 +67,12 @@ class LeaseKeeper:
         if found != wanted:
             lease.observe(found, now_s)
             return
-        if lease.wrote(wanted, began_s, now_s) or services.term is None or services.term.is_over:
+        is_new = lease.wrote(wanted, began_s, now_s)
+        if not lease.is_primary(now_s):
+            return  # it took too long, or this term was given up meanwhile
+        if is_new or services.term is None or services.term.is_over:
             await self._begin_term(wanted, now_s)
-        elif services.term is not None:
+        else:
             services.term.record = wanted
             await self._raise_bound(services.term)
 
