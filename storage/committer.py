@@ -75,14 +75,15 @@ class Committer:
     def stage(self, item: StageItem, done: Callable[[StageOutcome], None]) -> None:
         """Make an update durable; ``done`` is told on the event loop, in order. The payload is held."""
         if self._failure:
-            done(StageOutcome(None, DiskFailed(self._failure)))
+            error = DiskFailed(self._failure)
+            asyncio.get_running_loop().call_soon(done, StageOutcome(None, error))  # never inside this call
             return
         self._add(_Update(item, done))
 
     def call(self, work: Callable[[], Any], done: Callable[[Any, Fs3Error | None], None]) -> None:
         """Run a blocking call of the store after everything that was asked for before."""
         if self._failure:
-            done(None, DiskFailed(self._failure))
+            asyncio.get_running_loop().call_soon(done, None, DiskFailed(self._failure))
             return
         self._add(_Call(work, done))
 
@@ -107,15 +108,19 @@ class Committer:
         self._woken.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        while True:
-            await self._woken.wait()
-            while self._waiting:
-                if isinstance(self._waiting[0], _Update):
-                    await self._stage_group()
-                else:
-                    await self._call_one()
-            self._woken.clear()
+        """Work until cancelled. However it ends, everybody who waits is told: their bytes are free then."""
+        try:
+            while True:
+                await self._woken.wait()
+                while self._waiting:
+                    if isinstance(self._waiting[0], _Update):
+                        await self._stage_group()
+                    else:
+                        await self._call_one()
+                self._woken.clear()
+        finally:
+            self._failure = self._failure or "the committer has ended"
+            self._fail_waiting(self._failure)
 
     async def _stage_group(self) -> None:
         group: list[_Update] = []
@@ -137,6 +142,11 @@ class Committer:
         except DiskFailed as error:
             outcomes = [StageOutcome(None, error) for _ in group]
             self._fail(str(error))
+        except BaseException as error:
+            # cancelled, or a bug: what is on the disk is found at the next open
+            for entry in group:
+                entry.done(StageOutcome(None, Unavailable(f"the committer has ended: {error!r}")))
+            raise
         self._sync_s.observe(self._clock.boot_s() - started_s)
         self._group.observe(len(group))
         for entry, outcome in zip(group, outcomes, strict=True):
@@ -160,6 +170,9 @@ class Committer:
         if not self._failure:
             self._failure = reason
             self._on_disk_failed(reason)
+        self._fail_waiting(reason)
+
+    def _fail_waiting(self, reason: str) -> None:
         waiting, self._waiting = self._waiting, deque()
         for entry in waiting:
             if isinstance(entry, _Update):

@@ -38,6 +38,7 @@ from .effects import (
     GoOffline,
     Mend,
     PassOn,
+    Payload,
     Record,
     Repair,
     SessionEnd,
@@ -102,6 +103,7 @@ class TargetRunner:
         self._forwarder = Forwarder(store, membership, caller, lanes)
         self._mender = Mender(store, membership, caller, self.committer)
         self._timer: asyncio.TimerHandle | None = None
+        self._sending: dict[asyncio.Task[None], None] = {}
         self._is_stopping = False
         label = f"{store.target:x}"
         self._written = metrics.counter("fs3_storage_written_bytes_total", target=label)
@@ -121,6 +123,8 @@ class TargetRunner:
         self._is_stopping = True
         if self._timer is not None:
             self._timer.cancel()
+        for task in list(self._sending):
+            task.cancel()  # they use bytes of requests, whose handlers wait for them
         for ticket in list(self._tickets):
             self.replica.on_cancelled(ticket)
             self._settle(ticket, None, Unavailable(f"target {self.target:x} stops"))
@@ -211,9 +215,7 @@ class TargetRunner:
                 case Fail(ticket, error):
                     self._settle(ticket, None, error)
                 case Forward():
-                    if isinstance(effect.payload, HeldBytes):
-                        effect.payload.use()
-                    self._start(f"forward {effect.update.chunk}", self._forward(effect))
+                    self._start(f"forward {effect.update.chunk}", self._forward(effect), effect.payload)
                 case _:
                     self._perform_rare(effect)
 
@@ -238,19 +240,28 @@ class TargetRunner:
             case Verify():
                 self._start(f"verify {effect.chunk}", self._verify(effect))
             case Mend():
-                if isinstance(effect.payload, HeldBytes):
-                    effect.payload.use()
-                self._start(f"mend {effect.update.chunk}", self._mend(effect))
+                self._start(f"mend {effect.update.chunk}", self._mend(effect), effect.payload)
             case Repair():
                 self.repair(effect.chunk)
             case _:
                 assert_never(effect)
 
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, name: str, work: Coroutine[Any, Any, None], held: Payload | None = None) -> None:
+        """A task of the target, which uses the bytes of a request as long as it lives."""
         if self._is_stopping:
             work.close()
             return
-        self._scope.spawn(f"{self.target:x} {name}", work)
+        task = self._scope.spawn(f"{self.target:x} {name}", work)
+        self._sending[task] = None
+        if isinstance(held, HeldBytes):
+            held.use()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._sending.pop(task, None)
+            if isinstance(held, HeldBytes):
+                held.free()
+
+        task.add_done_callback(ended)  # not in the task itself: it may be cancelled before it begins
 
     def _settle(self, ticket: Ticket, done: Done | None, error: Fs3Error | None) -> None:
         future = self._tickets.pop(ticket, None)
@@ -274,7 +285,8 @@ class TargetRunner:
         if isinstance(outcome.error, CorruptData) and not is_second and not self._is_stopping:
             # what the update builds on fails its sum: mend it, then stage once more
             self._corrupt.value += 1
-            self._start(f"repair {effect.update.chunk}", self._repair_and_stage(effect))
+            again = self._repair_and_stage(effect)
+            self._start(f"repair {effect.update.chunk}", again, effect.payload)
         else:
             self._updates_ok.value += outcome.error is None
             self._updates_failed.value += outcome.error is not None
@@ -286,17 +298,12 @@ class TargetRunner:
             effect.payload.free()
 
     async def _repair_and_stage(self, effect: Stage) -> None:
-        if isinstance(effect.payload, HeldBytes):
-            effect.payload.use()
         try:
             await self._mend_chunk(effect.update.chunk)
         finally:
             self._stage(effect, is_second=True)
-            if isinstance(effect.payload, HeldBytes):
-                effect.payload.free()
 
     async def _forward(self, effect: Forward) -> None:
-        held = effect.payload if isinstance(effect.payload, HeldBytes) else None
         assert self.chain is not None, effect
         try:
             answer = await self._forwarder.send(self.chain, effect)
@@ -312,9 +319,6 @@ class TargetRunner:
                     effect.token, answer.identity, answer.content_sum, self._loop.time()
                 )
             )
-        finally:
-            if held is not None:
-                held.free()
 
     async def _pass_on(self, effect: PassOn) -> None:
         error: Fs3Error | None = None
@@ -366,8 +370,6 @@ class TargetRunner:
             await self._mender.take(effect.update, held.view)
         except Fs3Error as error:
             self._log.warning("could not take the predecessor's bytes", reason=str(error))
-        finally:
-            held.free()
 
     def repair(self, chunk: ChunkId) -> None:
         """Bytes of a chunk fail their sums: count it, and fetch them from another member."""

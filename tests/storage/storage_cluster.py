@@ -32,6 +32,7 @@ from fs3.ids import (
     target_id,
 )
 from fs3.log import capturing_logger
+from fs3.member.correspondence import Counters
 from fs3.metrics import Metrics
 from fs3.rng import Rng
 from fs3.routing import ChainInfo, Member, NodeInfo, NodeKind, RoutingInfo, TargetState
@@ -80,6 +81,7 @@ class StaticAgent:
         self.acknowledged: list[tuple[ChainId, ChainVersion]] = []
         self.reports: tuple[TargetReport, ...] = ()
         self.callbacks: list[Callable[[RoutingInfo], None]] = []
+        self.counters = Counters()
 
     @property
     def routing(self) -> RoutingInfo:
@@ -110,7 +112,7 @@ class StaticAgent:
         self.has_lease = False
 
     def health(self) -> dict[str, object]:
-        return {"ok": True}
+        return {"ok": True, "lease_remaining_s": 1.0, "chains_without_lease": 0}
 
 
 class StaticServer(StorageServer):

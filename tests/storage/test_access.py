@@ -274,6 +274,27 @@ async def test_an_epoch_raised_refuses_older_writes(tmp_path: Path) -> None:
         await meta.aclose()
 
 
+async def test_a_hole_that_a_cut_made_is_no_zeros_to_whoever_opened_before(tmp_path: Path) -> None:
+    async with storage_cluster(tmp_path, 3, with_bulk=False) as cluster:
+        user, meta = User(cluster), node_client(cluster)
+        await user.present()
+        await user.write(b"content", 1)
+        chain: dict[str, Any] = {"chain": CHAIN, "chain_version": cluster.version}
+        raising = RaiseEpochRequest(**chain, inode=INODE, epoch=Epoch(1))
+        await meta.call(cluster.addresses[1], RAISE_EPOCH, raising, timeout_s=5)
+        assert await user.read(1, 0, 7, at=3) == b"content"
+        cut = CutRequest(**chain, inode=INODE, epoch=Epoch(1), first_removed=0, chunk_size_bytes=MIB)
+        await meta.call(cluster.addresses[1], CUT, cut, timeout_s=5)
+        for at in (1, 2, 3):
+            for chunk in (0, 1):
+                sink = await user.read_items([user.item(chunk, 0, 7)], at=at)
+                assert sink.results[0] is not None and sink.results[0].code == StaleFile.code
+        await user.present(capability=user.capability(epoch=Epoch(1)))
+        assert await user.read(1, 0, 7, at=3) == b""
+        await user.close()
+        await meta.aclose()
+
+
 async def test_a_session_that_is_over_is_refused(tmp_path: Path) -> None:
     async with storage_cluster(tmp_path, 3, with_bulk=False) as cluster:
         user, meta = User(cluster), node_client(cluster)
@@ -324,6 +345,7 @@ async def test_cut_and_length(tmp_path: Path) -> None:
         assert counts == [(2, True), (1, False), (0, False)]
         end = await meta.call(cluster.addresses[1], QUERY_LENGTH, asked, timeout_s=5)
         assert (end.chunk_index, end.length_bytes, end.chunk_count) == (2, 500, 3)
+        await user.present(capability=user.capability(epoch=Epoch(1)))
         assert len(await user.read(2, 0, MIB, at=3)) == 500
         assert await user.read(4, 0, MIB, at=3) == b""
         old = msgspec.structs.replace(cut, epoch=Epoch(0))
