@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fs3.errors import Busy, CorruptData, Fs3Error, InvalidRequest, StaleRouting, to_wire
+from fs3.errors import Busy, CorruptData, Fs3Error, InvalidRequest, StaleFile, StaleRouting, to_wire
 from fs3.identity.capability import Rights
-from fs3.ids import ChainId, ChainVersion, ChunkId, InodeId
+from fs3.ids import ChainId, ChainVersion, ChunkId, Epoch, InodeId
 from fs3.rpc.service import Buffer, FileRegion, PeerIdentity, Reply
 from fs3.wire.chunk import CHUNK_BYTES_MAX, Identity
 from fs3.wire.storage import READ_ITEMS_MAX, ReadItem, ReadRequest, ReadResponse, ReadResult
@@ -52,6 +52,7 @@ class ReadBatch:
         self.choices: list[Choice] = []
         self._runners: list[TargetRunner | None] = []
         self._allowed: dict[tuple[int, InodeId], Fs3Error | None] = {}
+        self._epochs: dict[tuple[int, InodeId], Epoch] = {}
         self._choose_all()
 
     # -- choosing
@@ -80,7 +81,10 @@ class ReadBatch:
         if key not in self._allowed:
             try:
                 session = self._request.session
-                self._node.access.check(self._peer, session, item.capability, item.chunk.inode, Rights.READ)
+                capability = self._node.access.check(
+                    self._peer, session, item.capability, item.chunk.inode, Rights.READ
+                )
+                self._epochs[key] = capability.epoch
                 self._allowed[key] = None
             except Fs3Error as error:
                 self._allowed[key] = error
@@ -184,7 +188,7 @@ class ReadBatch:
             return _error_result(choice)
         assert isinstance(choice, Serve) and runner is not None, (item, choice)
         if choice.identity is None:
-            return ReadResult()
+            return self._nothing(runner, item)
         try:
             if item.length_bytes >= SEND_FILE_BYTES and self._node.sends_files:
                 if not wait:
@@ -201,9 +205,24 @@ class ReadBatch:
             return _error_result(error)
         except Busy as error:
             return _error_result(error)
+        if not result.length_bytes:
+            return self._nothing(runner, item)
         counts.ok.value += 1
         counts.read_bytes(runner.target).value += result.length_bytes
         return result
+
+    def _nothing(self, runner: TargetRunner, item: ReadItem) -> ReadResult:
+        """A hole; or the file was removed or cut since the reader opened it: zeros would be wrong data.
+
+        A file's epoch is raised before its chunks are cut (design 4.9), so a reader of that epoch sees them.
+        """
+        known = self._epochs.get((item.capability, item.chunk.inode))
+        in_force = runner.store.epoch(item.chunk.inode)
+        if known is not None and known < in_force:
+            self._node.counts.refused.value += 1
+            return _error_result(StaleFile(f"epoch {known} is over, {in_force} is in force"))
+        self._node.counts.ok.value += 1
+        return ReadResult()
 
     def _from_file(
         self,

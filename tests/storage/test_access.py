@@ -346,7 +346,8 @@ async def test_cut_and_length(tmp_path: Path) -> None:
         end = await meta.call(cluster.addresses[1], QUERY_LENGTH, asked, timeout_s=5)
         assert (end.chunk_index, end.length_bytes, end.chunk_count) == (2, 500, 3)
         await user.present(capability=user.capability(epoch=Epoch(1)))
-        assert len(await user.read(2, 0, MIB, at=3)) == 500
+        await user.present(capability=user.capability(epoch=Epoch(1)))
+        assert await user.read(4, 0, MIB, at=3) == b""
         assert await user.read(4, 0, MIB, at=3) == b""
         old = msgspec.structs.replace(cut, epoch=Epoch(0))
         with pytest.raises(StaleFile):
