@@ -88,8 +88,8 @@ def _read(path: Path, name: str) -> ClusterFile:
             if name == DEFAULT_NAME
             else "name one by fs3://host:port/, or write that file (seeds, token)"
         )
-        shown = f"no cluster {name!r}: {path} does not exist" if name else "no such file"
-        raise NoCluster(errno.ENOENT, f"{shown}; {hint}", str(path)) from error
+        shown = f"no cluster {name!r}: {path} does not exist" if name else f"{path} does not exist"
+        raise NoCluster(errno.ENOENT, f"{shown}; {hint}") from error
 
 
 def _with_seed(seeds: tuple[str, ...], directory: Path) -> ClusterFile | None:
@@ -116,8 +116,8 @@ def _token(
     if not text:
         raise NoCluster(
             errno.EACCES,
-            "no token: give token=…, or set FS3_TOKEN or FS3_TOKEN_FILE, or put it into the cluster's file",
-            source,
+            f"no token for {source}: give token=…, set FS3_TOKEN or FS3_TOKEN_FILE, "
+            "or put it into the cluster's file",
         )
     try:
         return parse_token(text)

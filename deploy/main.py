@@ -26,7 +26,14 @@ class Row(NamedTuple):
 
 
 COMMANDS: dict[str, dict[str, Row]] = {
-    "Files (fs3://host[:port]/path or a cluster's name)": {},
+    "Files (fs3://host[:port]/path or a cluster's name)": {
+        "ls": Row("fs3.client.cli.looking:ls", "List directories."),
+        "cat": Row("fs3.client.cli.looking:cat", "Write files to standard output."),
+        "cp": Row("fs3.client.cli.copying:cp", "Copy in, out and within: recursive, parallel, verified."),
+        "rm": Row("fs3.client.cli.changing:rm", "Remove files and trees."),
+        "mkdir": Row("fs3.client.cli.changing:mkdir", "Make directories."),
+        "stat": Row("fs3.client.cli.looking:stat_command", "Show everything about a file."),
+    },
     "A cluster on this machine": {
         "demo": Row(
             "fs3.deploy.demo.command:demo", "Run the main job here: write, read, kill a node, verify."
