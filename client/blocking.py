@@ -29,7 +29,7 @@ from fs3.wire.meta import Attributes, StatFsResponse
 from .blocking_file import File
 from .connecting import DEFAULT, connect_async
 from .file import AsyncFile
-from .filesystem import AsyncFileSystem, DirEntry, batch_views
+from .filesystem import AsyncFileSystem, DirEntry, batch_views, trimmed
 from .loop_thread import LoopThread, acquire_loop, keep_inherited, release_loop
 from .settings import ClientSettings
 from .thread_reads import read_here
@@ -155,11 +155,12 @@ class FileSystem:
         shorter than asked only at a file's end.
         """
         views = batch_views(ranges, out)
-        inner = [(file.inner(), offset, length) for file, offset, length in ranges]
+        mine = {file: file.inner() for file in dict.fromkeys([file for file, _, _ in ranges])}
+        inner = [(mine[file], offset, length) for file, offset, length in ranges]
         counts = read_here(self.asynchronous.core, inner, views)
         if counts is not None:
-            return [view[:count] for view, count in zip(views, counts, strict=True)]
-        return self.run(self.asynchronous.read_batch(inner, views))
+            return trimmed(views, counts)
+        return self.run(self.asynchronous.read_views(inner, views))
 
     def read_file(self, path: str) -> bytes:
         """The whole content."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from fs3.errors import SessionLost, StaleFile, fs_error
-from fs3.ids import ROOT_INODE
+from fs3.ids import ROOT_INODE, ChunkId
 from fs3.rpc.service import Method
 from fs3.stubs.meta import MetaStub
 from fs3.tasks import TaskScope
@@ -137,26 +137,32 @@ class ClientCore:
         """The pieces of ``wanted[number]`` for each number, cut to the files' lengths; fills ``counts``, and
         the views of small files."""
         pieces: list[Piece[OpenFile]] = []
+        append = pieces.append
+        last: OpenFile | None = None
         session: Session | None = None
+        length_bytes = chunk_bytes = 0
         for number in numbers:
             file, offset_bytes, view = wanted[number]
-            size_bytes = counts[number] = max(0, min(len(view), file.length_bytes - offset_bytes))
-            if not size_bytes:
-                continue
-            if size_bytes < len(view):
+            if file is not last:
+                last, length_bytes = file, file.length_bytes
+                chunk_bytes = 0 if file.is_inline else file.chunk_size_bytes
+                session = _same_session(file, session)
+            size_bytes = len(view)
+            if offset_bytes + size_bytes > length_bytes:
+                size_bytes = max(0, length_bytes - offset_bytes)
                 view = view[:size_bytes]
-            if file.is_inline:
+            counts[number] = size_bytes
+            if not chunk_bytes:
                 read_content(file, offset_bytes, view)
                 continue
-            if session is None:
-                session = file.session
-            elif file.session is not session:
-                raise SessionLost(
-                    "files of one batch were opened in different sessions: open the older again"
-                )
-            layout = file.attributes.layout
-            assert layout is not None, file.attributes
-            cut(file, file.inode, layout.chunk_size_bytes, file.chains, offset_bytes, view, pieces)
+            # the loop over small reads: one piece each, nothing called twice
+            index, within = divmod(offset_bytes, chunk_bytes)
+            if within + size_bytes > chunk_bytes:
+                cut(file, file.inode, chunk_bytes, file.chains, offset_bytes, view, pieces)
+            elif size_bytes:
+                chains = file.chains
+                chunk = ChunkId(file.attributes.inode, index)
+                append(Piece(file, chains[index % len(chains)], chunk, within, size_bytes, view))
         return pieces
 
     def is_length_doubtful(self, file: OpenFile, end_bytes: int) -> bool:
@@ -164,9 +170,21 @@ class ClientCore:
         return end_bytes > file.length_bytes and self.clock.boot_s() - file.known_s > LENGTH_AGE_S
 
     async def _learn_lengths(self, wanted: Sequence[Wanted]) -> None:
+        last: OpenFile | None = None
+        length_bytes = 0
         for file, offset_bytes, view in wanted:
-            if self.is_length_doubtful(file, offset_bytes + len(view)):
+            if file is not last:
+                last, length_bytes = file, file.length_bytes
+            end_bytes = offset_bytes + len(view)
+            if end_bytes > length_bytes and self.is_length_doubtful(file, end_bytes):
                 await self.files.look_again(file, self.settings.meta_timeout_s)
+                last = None
+
+
+def _same_session(file: OpenFile, session: Session | None) -> Session:
+    if session is not None and file.session is not session:
+        raise SessionLost("files of one batch were opened in different sessions: open the older again")
+    return file.session
 
 
 def read_content(file: OpenFile, offset_bytes: int, view: memoryview) -> None:

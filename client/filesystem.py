@@ -197,22 +197,28 @@ class AsyncFileSystem:
         Returns a view of what was read of each, in order; shorter than asked only at a file's end.
         ValueError: buffers that do not fit.
         """
-        views = batch_views(ranges, out)
+        return await self.read_views(ranges, batch_views(ranges, out))
+
+    async def read_views(self, ranges: Sequence[ReadRange], views: Sequence[memoryview]) -> list[memoryview]:
+        """``read_batch`` into views that are as long as their ranges."""
         wanted: list[Wanted] = []
         numbers: list[int] = []
         counts = [0] * len(ranges)
-        for number, ((file, offset, _), view) in enumerate(zip(ranges, views, strict=True)):
-            open_file = None if file.closed else file.open_file
+        last: AsyncFile | None = None
+        open_file: OpenFile | None = None
+        for number, (file, offset, _) in enumerate(ranges):
+            if file is not last:
+                last, open_file = file, None if file.closed else file.open_file
             if open_file is None or offset < 0:
-                counts[number] = await file.preadinto(view, offset)  # its own content, or its own error
+                counts[number] = await file.preadinto(views[number], offset)  # its content, or its own error
             else:
-                wanted.append((open_file, offset, view))
+                wanted.append((open_file, offset, views[number]))
                 numbers.append(number)
         if wanted:
             with posix_errors(ranges[numbers[0]][0].name if len(numbers) == 1 else None):
                 for number, count in zip(numbers, await self._core.read(wanted), strict=True):
                     counts[number] = count
-        return [view[:count] for view, count in zip(views, counts, strict=True)]
+        return trimmed(views, counts)
 
     async def read_file(self, path: str) -> bytes:
         """The whole content."""
@@ -417,8 +423,17 @@ def batch_views(
         raise ValueError(f"{len(out)} buffers for {len(ranges)} ranges")
     views = []
     for (_, _, length), buffer in zip(ranges, out, strict=True):
-        view = memoryview(buffer).cast("B")
-        if view.readonly or len(view) < length or length < 0:
-            raise ValueError(f"a buffer of {len(view)} bytes (readonly {view.readonly}) for {length}")
-        views.append(view[:length] if len(view) > length else view)
+        view = buffer if type(buffer) is memoryview and buffer.format == "B" else memoryview(buffer).cast("B")
+        if len(view) != length:
+            if len(view) < length or length < 0:
+                raise ValueError(f"a buffer of {len(view)} bytes for {length}")
+            view = view[:length]
+        if view.readonly:
+            raise ValueError("a buffer that cannot be written")
+        views.append(view)
     return views
+
+
+def trimmed(views: Sequence[memoryview], counts: Sequence[int]) -> list[memoryview]:
+    """The views, as far as they were filled."""
+    return [view if count == len(view) else view[:count] for view, count in zip(views, counts, strict=True)]

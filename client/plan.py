@@ -102,20 +102,22 @@ class Batch(Generic[F]):
 def group(pieces: Iterable[Piece[F]], choose: Callable[[Piece[F]], str]) -> list[Batch[F]]:
     """Requests for all pieces; ``choose`` names the server of each. Large and small pieces do not mix, so
     that small ones are not held up behind large ones."""
-    open_batches: dict[tuple[str, bool], Batch[F]] = {}
+    bulk: dict[str, Batch[F]] = {}
+    small: dict[str, Batch[F]] = {}
     batches: list[Batch[F]] = []
     for piece in pieces:
         address = choose(piece)
-        is_bulk = piece.length_bytes >= BULK_BYTES_MIN
-        bytes_max, items_max = (
-            (REQUEST_BYTES_MAX, READ_ITEMS_MAX) if is_bulk else (SMALL_REQUEST_BYTES_MAX, SMALL_ITEMS_MAX)
-        )
-        batch = open_batches.get((address, is_bulk))
-        if batch is None or batch.bytes + piece.length_bytes > bytes_max or len(batch.pieces) >= items_max:
-            batch = open_batches[address, is_bulk] = Batch(address)
+        size_bytes = piece.length_bytes
+        if size_bytes >= BULK_BYTES_MIN:
+            group_of, bytes_max, items_max = bulk, REQUEST_BYTES_MAX, READ_ITEMS_MAX
+        else:
+            group_of, bytes_max, items_max = small, SMALL_REQUEST_BYTES_MAX, SMALL_ITEMS_MAX
+        batch = group_of.get(address)
+        if batch is None or batch.bytes + size_bytes > bytes_max or len(batch.pieces) >= items_max:
+            batch = group_of[address] = Batch(address)
             batches.append(batch)
         batch.pieces.append(piece)
-        batch.bytes += piece.length_bytes
+        batch.bytes += size_bytes
     return batches
 
 

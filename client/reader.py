@@ -62,6 +62,7 @@ TRIES_KEPT = 2
 ONE_REPLICA_BYTES = 1 << 20
 """Of one read: so much of a chain's bytes go to one replica before the choice is made again."""
 REFRESH_TIMEOUT_S = 0.5
+NOT_CHOSEN = ("", -1)
 
 MENDABLE = (Retryable, MaybeApplied, StaleRouting, StaleFile, CapabilityExpired, CorruptData)
 """Errors of one request that another round, or the caller, may mend."""
@@ -146,16 +147,18 @@ class Reader:
 
         def choose(piece: FilePiece) -> str:
             chain = piece.chain
-            address, room_bytes = chosen.get(chain, ("", 0))
-            if piece.tries or room_bytes < piece.length_bytes:
+            address, room_bytes = chosen.get(chain, NOT_CHOSEN)
+            size_bytes = piece.length_bytes
+            if not piece.tries and room_bytes >= size_bytes:
+                chosen[chain] = (address, room_bytes - size_bytes)
+            else:
                 addresses = serving.get(chain)
                 if addresses is None:
                     addresses = serving[chain] = self._serving(chain)
                 address = self.replicas.choose(addresses, now_s, piece.tries, planned_bytes)
-                room_bytes = ONE_REPLICA_BYTES
-            if not piece.tries:
-                chosen[chain] = (address, room_bytes - piece.length_bytes)
-            planned_bytes[address] = planned_bytes.get(address, 0) + piece.length_bytes
+                if not piece.tries:
+                    chosen[chain] = (address, ONE_REPLICA_BYTES - size_bytes)
+            planned_bytes[address] = planned_bytes.get(address, 0) + size_bytes
             return address
 
         return group(pieces, choose)

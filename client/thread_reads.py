@@ -17,7 +17,7 @@ from fs3.wire.storage import READ
 from .core import ClientCore, Wanted
 from .file import AsyncFile
 from .open_files import OpenFile
-from .plan import Batch
+from .plan import BULK_BYTES_MIN, Batch
 from .reader import ATTEMPT_TIMEOUT_S
 from .receiving import ReadSink
 from .settings import BlockingCaller
@@ -27,6 +27,8 @@ def read_here(
     core: ClientCore, ranges: Sequence[tuple[AsyncFile, int, int]], views: Sequence[memoryview]
 ) -> list[int] | None:
     """Fill the views and say how many bytes each got; None: do it the ordinary way."""
+    if not ranges or ranges[0][2] < BULK_BYTES_MIN:
+        return None  # small ones go together, over the small plane
     wanted: list[Wanted] = []
     for (file, offset, _), view in zip(ranges, views, strict=True):
         open_file = None if file.closed else file.open_file
@@ -35,7 +37,7 @@ def read_here(
         if core.is_length_doubtful(open_file, offset + len(view)):
             return None
         wanted.append((open_file, offset, view))
-    if not wanted or any(file.session is not wanted[0][0].session for file, _, _ in wanted):
+    if any(file.session is not wanted[0][0].session for file, _, _ in wanted):
         return None
     counts = [0] * len(wanted)
     pieces = core.pieces_of(wanted, range(len(wanted)), counts)
