@@ -222,8 +222,13 @@ class StoreWriter:
             raise Unavailable(f"store in {directory} cannot be written: {error}") from error
 
     def version(self) -> int:
-        """Version of the last commit."""
-        with self._env.begin() as txn:
+        """Version of the last commit.
+
+        Read in a write transaction: an owner that was killed between its meta page and LMDB's shared
+        counter leaves readers one commit behind, until the next writer takes the dead one's lock. An owner
+        that started from there would not know the last batch, and let conflicts with it pass.
+        """
+        with self._env.begin(write=True) as txn:
             return read_version(txn)
 
     def get(self, key: bytes) -> bytes | None:
