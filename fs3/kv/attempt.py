@@ -112,7 +112,7 @@ class Attempt:
     def _get(self, key: bytes, *, conflict: bool) -> bytes | None:
         check_key(self._host.limits, key)
         view = self._view()
-        if not self._overlay:
+        if not self._mutations:  # nothing of one's own to be seen
             if conflict:
                 self._read_keys[key] = None
             return view.get(key)
@@ -131,7 +131,7 @@ class Attempt:
         overlay = self._overlay
         pairs = (
             overlay.scan(begin, end, reverse, view.get, view.scan)
-            if overlay
+            if self._mutations
             else view.scan(begin, end, reverse)
         )
         found: list[tuple[bytes, bytes]] = []
