@@ -37,6 +37,7 @@ from fs3.rpc.service import Call, Method, PeerIdentity
 from fs3.wire.meta import ActAs, Mutation
 
 from .acl import ROOT, Who
+from .bounds import Check, bounds_of
 from .finisher import Finisher
 from .services import Op, PrepareAgain, Services, Unfinished
 from .session import require_session
@@ -97,6 +98,7 @@ class Driver:
         self._replays = metrics.counter("fs3_meta_replays_total")
         self._outcomes: dict[tuple[str, str], Counter] = {}
         self._times: dict[str, tuple[Histogram, Counter]] = {}
+        self._bounds: dict[type[msgspec.Struct], Check] = {}
 
     def handler(self, operation: Operation[Q, R]) -> Callable[[Call, Q], Awaitable[R]]:
         """The RPC handler of an operation."""
@@ -127,6 +129,7 @@ class Driver:
         """
         services = self.services
         started_s = services.clock.boot_s()
+        self._check(operation.method.request, request)
         op = Op(
             services,
             peer,
@@ -154,6 +157,12 @@ class Driver:
             raise
         finally:
             self._count(operation.method.name, outcome, op, started_s, request_id)
+
+    def _check(self, kind: type[msgspec.Struct], request: msgspec.Struct) -> None:
+        check = self._bounds.get(kind)
+        if check is None:
+            check = self._bounds[kind] = bounds_of(kind)
+        check(request)
 
     async def _unnumbered(self, op: Op, operation: Operation[Q, R], request: Q) -> R:
         """A reading operation, or one that recognises its repetition by itself."""

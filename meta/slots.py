@@ -41,8 +41,6 @@ def check_mutation(mutation: Mutation) -> None:
         raise InvalidRequest(f"slot {mutation.slot} is not in 0 … {SLOT_COUNT - 1}")
     if not 0 < mutation.sequence <= SEQUENCE_MAX:
         raise InvalidRequest(f"sequence {mutation.sequence} is not in 1 … 2**63 - 1")
-    if not 0 <= mutation.session < 1 << 64:
-        raise InvalidRequest(f"session {mutation.session} is no session")
 
 
 def slot_key(session: ClientSessionId, slot: int) -> bytes:

@@ -74,7 +74,7 @@ def _written(op: Op, record: Inode, request: CloseRequest) -> Inode:
         record = msgspec.structs.replace(record, mtime_ns=op.now_ns, ctime_ns=op.now_ns, mode=mode)
         if request.epoch == record.epoch and end_bytes > record.length_bytes:
             record = msgspec.structs.replace(record, length_bytes=end_bytes)
-    if request.mtime_ns:
+    if request.mtime_ns > 0:
         record = msgspec.structs.replace(record, mtime_ns=request.mtime_ns, ctime_ns=op.now_ns)
     return record
 

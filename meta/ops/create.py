@@ -61,7 +61,7 @@ async def _existing(op: Op, txn: Transaction, seen: Inode, request: CreateReques
         raise StaleFile("the file exists and lies in chunks: open it with truncate, and write")
     record = msgspec.structs.replace(
         replace_content(txn, record, request.content),
-        mtime_ns=request.mtime_ns or op.now_ns,
+        mtime_ns=max(0, request.mtime_ns) or op.now_ns,
         ctime_ns=op.now_ns,
     )
     put_inode(txn, record)
@@ -89,7 +89,7 @@ async def _new_file(op: Op, txn: Transaction, found: Found, request: CreateReque
         nlink=1,
         length_bytes=len(content),
         atime_ns=now_ns,
-        mtime_ns=request.mtime_ns or now_ns,
+        mtime_ns=max(0, request.mtime_ns) or now_ns,
         ctime_ns=now_ns,
         layout=op.services.placement.new_layout(request.layout or directory.layout or Layout()),
         storage=Storage.INLINE,

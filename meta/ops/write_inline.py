@@ -31,7 +31,7 @@ async def write_inline(op: Op, txn: Transaction, request: WriteInlineRequest) ->
         raise StaleFile(f"content is at version {record.content_version}, not {request.content_version}")
     changed = msgspec.structs.replace(
         replace_content(txn, record, request.content),
-        mtime_ns=request.mtime_ns or op.now_ns,
+        mtime_ns=max(0, request.mtime_ns) or op.now_ns,
         ctime_ns=op.now_ns,
         mode=record.mode if op.who.uid == 0 else without_set_id(record),
     )
