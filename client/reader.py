@@ -43,7 +43,7 @@ from fs3.wire.storage import READ, ReadItem, ReadRequest
 
 from .byte_budget import ByteBudget
 from .open_files import OpenFile
-from .plan import Batch, Piece, group
+from .plan import BULK_BYTES_MIN, Batch, Piece, group
 from .receiving import ReadSink
 from .selection import HedgeBudget, Latencies, Replicas
 from .session import Session
@@ -62,6 +62,8 @@ TRIES_KEPT = 2
 ONE_REPLICA_BYTES = 1 << 20
 """Of one read: so much of a chain's bytes go to one replica before the choice is made again."""
 REFRESH_TIMEOUT_S = 0.5
+TOGETHER_BYTES = 256 * 1024
+"""Small pieces go to one server up to this, before others are asked as well."""
 NOT_CHOSEN = ("", -1)
 
 MENDABLE = (Retryable, MaybeApplied, StaleRouting, StaleFile, CapabilityExpired, CorruptData)
@@ -155,13 +157,22 @@ class Reader:
                 addresses = serving.get(chain)
                 if addresses is None:
                     addresses = serving[chain] = self._serving(chain)
-                address = self.replicas.choose(addresses, now_s, piece.tries, planned_bytes)
+                may_join = size_bytes < BULK_BYTES_MIN and not piece.tries
+                joined = self._joined(addresses, planned_bytes, now_s) if may_join else None
+                address = joined or self.replicas.choose(addresses, now_s, piece.tries, planned_bytes)
                 if not piece.tries:
                     chosen[chain] = (address, ONE_REPLICA_BYTES - size_bytes)
             planned_bytes[address] = planned_bytes.get(address, 0) + size_bytes
             return address
 
         return group(pieces, choose)
+
+    def _joined(self, addresses: list[str], planned_bytes: dict[str, int], now_s: float) -> str | None:
+        """A server that gets a small request anyway: a message more costs more than what is in it."""
+        for address in addresses:
+            if 0 < planned_bytes.get(address, 0) < TOGETHER_BYTES:
+                return None if self.replicas.is_suspected(address, now_s) else address
+        return None
 
     def _serving(self, chain: ChainId) -> list[str]:
         routing = self._routing.routing
