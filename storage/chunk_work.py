@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from fs3.errors import Busy
+from fs3.errors import Busy, MaybeApplied
 from fs3.ids import HEAD_SESSION, ChunkId
 from fs3.wire.chunk import Identity, Update, UpdateKind, UpdateResult, VersionInfo
 
@@ -16,6 +16,7 @@ from .effects import Done, Effect, Fail, Payload, Ticket, Token, UpdateAsk, Writ
 from .engine.versions import DedupRecord, PendingInfo
 from .sums import content_sum
 
+STUCK_FAILURES = 2
 WAITERS_MAX = 64
 """Requests that wait for one pending version: retries of the same update."""
 
@@ -56,17 +57,36 @@ class Pending:
     """Of the forward under way; 0: none."""
     next_s: float = 0.0
     """Not sent again before this time."""
+    failure_count: int = 0
+    """Attempts to forward it that failed, one after the other, under this chain version."""
     whole: bool = False
     """Send the whole chunk next time: contents differed."""
     inherited: bool = False
     """Held when the target came to be the last serving one: perhaps committed elsewhere."""
 
+    @property
+    def is_stuck(self) -> bool:
+        """The chain does not take it: whoever comes to wait is sent away, with the buffer that it holds."""
+        return self.failure_count >= STUCK_FAILURES
+
     def wait(self, job: Job) -> list[Effect]:
         """A retry of the same update joins those who wait for it."""
+        if self.is_stuck:
+            return [Fail(job.ticket, MaybeApplied(f"{self.version.identity} waits for its chain"))]
         if len(self.waiters) >= WAITERS_MAX:
             return [Fail(job.ticket, Busy(f"{WAITERS_MAX} requests wait for {self.version.identity}"))]
         self.waiters.append((job.ticket, job.deadline_s))
         return []
+
+    def start_over(self, *, is_last_serving: bool) -> None:
+        """Another chain version: it is sent again, at once."""
+        self.token, self.next_s, self.whole, self.failure_count = 0, 0.0, False, 0
+        self.inherited = self.inherited or is_last_serving
+
+    def attempt_failed(self, next_s: float) -> None:
+        """It is sent again at ``next_s``, with bytes from the store."""
+        self.token, self.payload, self.next_s = 0, None, next_s
+        self.failure_count += 1
 
     def leave(self, ticket: Ticket) -> None:
         """A request waits no longer; bytes that were its own must not be used any more."""

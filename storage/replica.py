@@ -143,8 +143,7 @@ class Replica:
         for work in self._chunks.values():
             if (pending := work.pending) is not None:
                 self._tokens.pop(pending.token, None)
-                pending.token, pending.next_s, pending.whole = 0, 0.0, False
-                pending.inherited = pending.inherited or standing.is_last_serving
+                pending.start_over(is_last_serving=standing.is_last_serving)
         return effects + self._pump_all(now_s)
 
     def on_pendings_dropped(self) -> list[Effect]:
@@ -255,7 +254,11 @@ class Replica:
             if verdict is not None:
                 return [Fail(job.ticket, verdict)]
         if work.pending is not None:
-            return None
+            return (
+                [Fail(job.ticket, Busy(f"chunk {work.chunk} waits for its chain"))]
+                if work.pending.is_stuck
+                else None
+            )
         in_force = self.decrees.epoch(ask.chunk.inode)
         if ask.epoch < in_force:
             return [Fail(job.ticket, StaleFile(f"epoch {ask.epoch} is over, {in_force} is in force"))]
@@ -397,8 +400,7 @@ class Replica:
         """No answer, or a refusal: it is sent again by ``on_tick``, or when the chain's record changes."""
         work = self._by_token(token)
         if work is not None and work.pending is not None and work.pending.token == token:
-            work.pending.token, work.pending.payload = 0, None
-            work.pending.next_s = now_s + RESEND_S
+            work.pending.attempt_failed(now_s + RESEND_S)
             work.hurry(now_s + PATIENCE_S)
 
     def on_verified(self, chunk: ChunkId, identity: Identity, *, ok: bool, now_s: float) -> list[Effect]:
@@ -410,8 +412,6 @@ class Replica:
             pending.whole = True
             return self._pump(work, now_s)
         return [*self._commit(work, pending, now_s), Repair(chunk, identity), *self._pump(work, now_s)]
-
-    # -- decrees
 
     def on_decree(
         self, ticket: Ticket, decree: Decree, version: ChainVersion, now_s: float, deadline_s: float

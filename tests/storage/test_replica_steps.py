@@ -80,6 +80,22 @@ def test_waiters_lose_patience_but_the_version_goes_on() -> None:
     assert kinds(head.forwarded([again])) == [fx.Commit, fx.Answer]
 
 
+def test_a_chain_that_is_stuck_holds_nobodys_buffer() -> None:
+    """Members that are dead must not occupy the few buffers of a process: others' writes need them."""
+    head = Lone(1, THREE)
+    effects = head.stage(head.write(b"a"))
+    for _ in range(2):
+        (forward,) = effects
+        assert isinstance(forward, fx.Forward)
+        head.replica.on_forward_failed(forward.token, head.now_s)
+        effects = [e for e in head.tick() if isinstance(e, fx.Forward)]
+    assert isinstance(_error(head.write(b"a")), MaybeApplied)
+    assert isinstance(_error(head.write(b"b", 2)), Busy)
+    adopted = head.adopt(chain(2, SERVING, SERVING, SERVING))
+    assert head.write(b"a") == []
+    assert kinds(head.forwarded(adopted)) == [fx.Commit, fx.Answer, fx.Answer]
+
+
 def test_a_retry_is_answered_after_the_commit_only() -> None:
     tail = Lone(1, chain(1, SERVING))
     tail.has_lease = True
