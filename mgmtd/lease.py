@@ -52,6 +52,7 @@ class PrimaryLease:
         self._seen_since_s: float | None = None
         self._held_until_s = -math.inf
         self._has_resigned = False
+        self._last_renewal = 0
 
     def is_primary(self, now_s: float) -> bool:
         """Whether this mgmtd may act as primary now."""
@@ -77,17 +78,27 @@ class PrimaryLease:
             self._held_until_s = -math.inf  # somebody took over
 
     def next_record(self, now_s: float) -> LeaseRecord | None:
-        """What to write now, on condition that the record still is the one last seen; None: wait."""
+        """What to write now, on condition that the record still is the one last seen; None: wait.
+
+        No two attempts write the same record: one whose answer was lost could otherwise be taken for the
+        next, and be counted from long after others had begun to see it.
+        """
         record = self.record
         if record is not None and self.is_own and self.is_primary(now_s):
-            return msgspec.structs.replace(record, renewal=record.renewal + 1)
+            self._last_renewal = max(self._last_renewal, record.renewal) + 1
+            return msgspec.structs.replace(record, renewal=self._last_renewal)
         if record is not None and not self._is_over(now_s):
             return None
         if self._seen_since_s is None:
             return None  # never looked
         start = record.start + 1 if record is not None else 1
+        self._last_renewal += 1
         return LeaseRecord(
-            holder=self.node, generation=self.generation, start=start, renewal=0, address=self.address
+            holder=self.node,
+            generation=self.generation,
+            start=start,
+            renewal=self._last_renewal,
+            address=self.address,
         )
 
     def _is_over(self, now_s: float) -> bool:
