@@ -35,7 +35,3 @@ class Renewals:
         self._written.move_to_end(session)
         while len(self._written) > REMEMBERED_MAX:
             self._written.popitem(last=False)
-
-    def forget(self, session: ClientSessionId) -> None:
-        """The session is over."""
-        self._written.pop(session, None)

@@ -158,7 +158,7 @@ class MetaServer:
             await self.client.aclose()
 
     def health(self) -> dict[str, object]:
-        """For ``/healthz``: ok once it serves and knows a chain table."""
+        """For ``/healthz``: ok while it serves; with ``tables`` 0 it cannot create files yet."""
         if self.agent is None or not self.addresses or self.driver is None:
             return {"ok": False, "state": "starting"}
         health = self.agent.health()

@@ -14,6 +14,7 @@ import msgspec
 from fs3.identity.handshake import Credentials, NodeCredentials, ServerIdentity, UserCredentials
 from fs3.identity.token import TokenClaims, make_token
 from fs3.ids import ChainId, Generation, NodeId, target_id
+from fs3.kv.faults import KvFaults
 from fs3.kv.memory import MemoryKv, MemoryStore
 from fs3.log import SlowLog, silent_logger
 from fs3.meta.server import MetaComponents, MetaServer, MetaSettings
@@ -47,6 +48,7 @@ class Cluster:
         self.net = SimInternet(self.loop, derived_rng(seed, "net"), LinkFaults())
         self.store = MemoryStore(self.clock)
         self.chains = FakeChains()
+        self.kv_faults = KvFaults()
         self.failures: list[str] = []
         self.routing_version = 1
         self.meta_nodes = {NodeId(n): f"meta{n}:1" for n in range(10, 10 + meta_count)}
@@ -79,7 +81,7 @@ class Cluster:
             MetaComponents(
                 clock=self.clock,
                 rng=derived_rng(int(node), "meta"),
-                kv=MemoryKv(self.store),
+                kv=MemoryKv(self.store, faults=self.kv_faults),
                 network=self.net.host(host),
                 key=KEY,
                 log=silent_logger(),
@@ -89,8 +91,8 @@ class Cluster:
                 fail=lambda name, error: self.failures.append(f"{name}: {error!r}"),
             ),
         )
-        await server.start()
         self.metas[node] = server
+        await server.start()
         return server
 
     async def stop(self) -> None:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from fs3.errors import AccessDenied, MaybeApplied, SessionLost, Unauthenticated
+from fs3.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    MaybeApplied,
+    SessionLost,
+    Unauthenticated,
+    Unavailable,
+)
 from fs3.identity.capability import CapabilitySigner, Rights
 from fs3.ids import NodeId
 from fs3.stubs.meta import MetaStub, Slots
@@ -192,3 +199,38 @@ def test_a_chain_that_is_away_is_told_as_not_finished() -> None:
         assert opened.attributes.epoch > made.attributes.epoch
 
     run(work)
+
+
+def test_a_start_without_the_store_says_so_and_can_be_stopped() -> None:
+    cluster = Cluster(1)
+
+    def away() -> None:
+        raise Unavailable("away")
+
+    async def work() -> None:
+        try:
+            await cluster._serve("mgmtd", "mgmtd:1", cluster._mgmtd_routes())
+            cluster.kv_faults.at_read = away  # type: ignore[method-assign]
+            with pytest.raises(DeadlineExceeded):
+                await cluster.start_meta(FIRST)
+            await cluster.metas[FIRST].stop()
+            assert cluster.metas[FIRST].health() == {"ok": False, "state": "starting"}
+        finally:
+            await cluster.stop()
+
+    run_virtual(work(), cluster.loop)
+
+
+def test_a_taken_address_is_told_and_the_half_started_service_can_be_stopped() -> None:
+    cluster = Cluster(2)
+
+    async def work() -> None:
+        try:
+            await cluster.start()
+            cluster.meta_nodes[NodeId(12)] = cluster.meta_nodes[FIRST]
+            with pytest.raises(OSError, match=r"."):
+                await cluster.start_meta(NodeId(12))
+        finally:
+            await cluster.stop()
+
+    run_virtual(work(), cluster.loop)
