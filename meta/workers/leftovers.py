@@ -43,7 +43,7 @@ class _IntentWorker:
         self._leases = leases
         self._finisher = finisher
         self._scope = scope
-        self._aged = Aged(age_s)
+        self._aged = Aged(age_s, PAGE)
 
     async def _work(self, name: str, kind: bytes, one: Callable[[InodeId, bytes], Awaitable[None]]) -> float:
         services = self._services
@@ -52,7 +52,7 @@ class _IntentWorker:
         now_s = services.clock.boot_s()
         entries = await run(
             services.kv,
-            lambda txn: list_intents(txn.snapshot, kind, None, PAGE),
+            lambda txn: list_intents(txn.snapshot, kind, self._aged.after, PAGE),
             clock=services.clock,
             rng=services.rng,
             deadline_s=now_s + STEP_S,

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fs3.errors import SessionLost, StaleFile, Unavailable
-from fs3.ids import Generation, NodeId
+from fs3.ids import Generation, InodeId, NodeId
 from fs3.log import silent_logger
 from fs3.meta.intents import REMOVALS, list_intents
+from fs3.meta.workers.aged import Aged
 from fs3.meta.workers.leases import WorkLeases
 from fs3.meta.workers.leftovers import SettlementWorker, SpillWorker, TruncateWorker
 from fs3.meta.workers.pace import WorkerLoop
@@ -390,3 +391,17 @@ def test_the_loop_paces_wakes_and_survives_what_can_be_retried() -> None:
         await scope.aclose()
 
     world.run(work())
+
+
+def test_entries_age_by_what_they_are_over_pages_and_laps() -> None:
+    aged = Aged(5.0, page=2)
+    one, two, three = ((InodeId(n), b"v") for n in (1, 2, 3))
+    assert (aged.old([one, two], 0.0), aged.after) == ([], 2)
+    assert (aged.old([three], 0.0), aged.after) == ([], None)
+    changed = (InodeId(1), b"w")
+    assert aged.old([changed, two], 5.0) == [two]
+    assert aged.old([], 5.0) == []  # three is gone: the lap is over
+    assert aged.old([changed, two], 6.0) == [two]
+    assert aged.old([three], 6.0) == []
+    assert aged.old([changed, two], 10.0) == [changed, two]
+    assert aged.old([three], 11.0) == [three]
