@@ -80,6 +80,11 @@ class Trouble:
             "reset": self.reset_and_outlived,
             "store": self.cut_store,
         }.get(focus)
+        if focus == "store":
+            self._faults = [self.cut_store]
+        if focus == "start":  # everything else would only disturb a schedule as long as this
+            weather.loss = weather.late = weather.store_late = 0.0
+            self._faults = [self.restarted_granter]
 
     def begin(self) -> None:
         self.world.after(self.world.rng.uniform(4.0, 6.0), self._strike)
@@ -90,7 +95,8 @@ class Trouble:
             self._aimed()
         else:
             rng.choice(self._faults)()
-        self.world.after(rng.choice((0.1, 0.7, 2.0, 4.0)) * rng.uniform(0.5, 1.5), self._strike)
+        pause_s = 25.0 if self.focus == "start" else rng.choice((0.1, 0.7, 2.0, 4.0))
+        self.world.after(pause_s * rng.uniform(0.5, 1.5), self._strike)
 
     # --- single faults ---
 
@@ -160,7 +166,7 @@ class Trouble:
 
     def cut_store(self) -> None:
         """The primary cannot reach the store."""
-        self._cut(("kv",), self.mgmtd(), 0, self.world.rng.uniform(1.0, 4.0))
+        self._cut(("kv",), self.mgmtd(), 0, self.world.rng.uniform(1.0, 6.0))
 
     def evidence(self, number: int = 0) -> None:
         """Somebody says that a node is dead; true or not."""
