@@ -18,6 +18,7 @@ from fs3.wire.meta import Attributes
 
 from .file import AsyncFile
 from .loop_thread import keep_inherited
+from .memory import BytesToFill
 from .thread_reads import read_here
 
 if TYPE_CHECKING:
@@ -116,9 +117,8 @@ class File(io.RawIOBase):
         inner = self.inner()
         if size < READ_HERE_BYTES_MIN:
             return self._filesystem.run(inner.pread(size, offset))
-        room = bytearray(min(size, max(inner.size - offset, 1)))
-        got = self.preadinto(room, offset)
-        return bytes(room) if got == len(room) else bytes(memoryview(room)[:got])
+        room = BytesToFill(min(size, max(inner.size - offset, 1)))
+        return room.taken(self.preadinto(room.view, offset))
 
     def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
         """Fill ``buffer`` from ``offset`` on; how many bytes."""

@@ -41,6 +41,7 @@ from fs3.wire.meta import (
 from .content_store import Outcome, create, create_with_content, move_out, store
 from .core import ClientCore, wire_path
 from .failures import posix_errors
+from .memory import BytesToFill
 from .open_files import OpenFile, SharedEnd
 from .open_flags import OpenFlags
 from .prefetch import Prefetch
@@ -195,9 +196,8 @@ class AsyncFile:
         return self._file is None or not self._core.is_length_doubtful(self._file, self._position + 1)
 
     async def _read_bytes(self, size: int) -> bytes:
-        room = bytearray(min(size, max(self.size - self._position, 1)))
-        got = await self.readinto(room)
-        return bytes(room) if got == len(room) else bytes(memoryview(room)[:got])
+        room = BytesToFill(min(size, max(self.size - self._position, 1)))
+        return room.taken(await self.readinto(room.view))
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill ``buffer`` from the position on; how many bytes."""
@@ -214,9 +214,8 @@ class AsyncFile:
     async def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; the position stays."""
         self._check(write=False)
-        room = bytearray(max(0, min(size, max(self.size - offset, 1))))
-        got = await self.preadinto(room, offset)
-        return bytes(room) if got == len(room) else bytes(memoryview(room)[:got])
+        room = BytesToFill(max(0, min(size, max(self.size - offset, 1))))
+        return room.taken(await self.preadinto(room.view, offset))
 
     async def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
         """Fill ``buffer`` from ``offset`` on; how many bytes. EINVAL: a negative offset."""

@@ -53,6 +53,7 @@ from .content_store import create
 from .core import ClientCore, Wanted, wire_path
 from .failures import posix_errors
 from .file import AsyncFile
+from .memory import fresh_memory
 from .open_files import OpenFile
 from .open_flags import OpenFlags, parse_mode
 from .stat import stat_of
@@ -418,7 +419,7 @@ def batch_views(
 ) -> list[memoryview]:
     """A writable view of each range's length, of ``out`` or of new memory. ValueError."""
     if out is None:
-        return [memoryview(bytearray(length)) for _, _, length in ranges]
+        return [fresh_memory(length) for _, _, length in ranges]
     if len(out) != len(ranges):
         raise ValueError(f"{len(out)} buffers for {len(ranges)} ranges")
     views = []

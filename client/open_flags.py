@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class OpenFlags:
     truncates: bool = False
 
 
+@lru_cache(maxsize=64)
 def parse_mode(mode: str) -> OpenFlags:
     """ValueError for what is no binary mode; text is for ``open_text``."""
     kinds = [letter for letter in mode if letter in "rwxa"]

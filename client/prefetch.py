@@ -15,6 +15,7 @@ from collections import deque
 from fs3.errors import Fs3Error
 
 from .core import ClientCore
+from .memory import fresh_memory
 from .open_files import OpenFile
 from .readahead import Fetch, ReadAhead
 from .reader import end_tasks
@@ -61,7 +62,7 @@ class Prefetch:
         return got_bytes
 
     def _start(self, fetch: Fetch) -> None:
-        memory = memoryview(bytearray(fetch.length_bytes))
+        memory = fresh_memory(fetch.length_bytes)
         work = self._core.read([(self._file, fetch.offset_bytes, memory)])
         task = self._core.scope.start("read ahead", work)
         self._windows.append(_Window(fetch.offset_bytes, memory, task, self._core.clock.boot_s()))

@@ -42,6 +42,7 @@ from fs3.tasks import TaskScope
 from fs3.wire.storage import READ, ReadItem, ReadRequest
 
 from .byte_budget import ByteBudget
+from .memory import fresh_memory
 from .open_files import OpenFile
 from .plan import BULK_BYTES_MIN, Batch, Piece, group
 from .receiving import ReadSink
@@ -366,7 +367,7 @@ class Reader:
 
 def _elsewhere(piece: FilePiece, not_at: str) -> FilePiece:
     """The same range for another replica, into memory of its own."""
-    room = memoryview(bytearray(piece.length_bytes))
+    room = fresh_memory(piece.length_bytes)
     copy = Piece(piece.file, piece.chain, piece.chunk, piece.offset_bytes, piece.length_bytes, room)
     copy.tries = (*piece.tries, not_at)
     return copy
