@@ -250,6 +250,7 @@ class BulkClient:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # or a thread that rests would hold on to the caller's buffers
 
     # --- one call, in whatever thread ---
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fs3.client.channels import Channel, Channels
+from fs3.client.memory import BytesToFill, fresh_memory
 from fs3.client.open_flags import parse_mode
 from fs3.client.outgoing import cut_buffers, piece_sums
 from fs3.client.plan import REQUEST_BYTES_MAX, Piece, cut, group, sum_cuts
@@ -204,3 +205,14 @@ def test_modes_mean_what_they_mean_in_python() -> None:
     assert parse_mode("rb") == parse_mode("br")
     flags = parse_mode("a+b")
     assert flags.readable and flags.writable and flags.append and flags.creates and not flags.truncates
+
+
+@given(st.integers(0, 300_000), st.integers(0, 300_000))
+def test_bytes_are_filled_in_place(size: int, cut_to: int) -> None:
+    room = BytesToFill(size)
+    assert bytes(room.view) == bytes(size)
+    room.view[: size // 2] = b"x" * (size // 2)
+    count = min(size, cut_to)
+    assert room.taken(count) == (b"x" * (size // 2)).ljust(size, b"\0")[:count]
+    memory = fresh_memory(size)
+    assert not memory.readonly and memory == bytes(size)
