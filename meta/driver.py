@@ -74,6 +74,8 @@ class Operation(Generic[Q, R]):
     body: Callable[[Op, Transaction, Q], Awaitable[R]]
     mutation: Callable[[Q], Mutation | None] = _its_mutation
     """Identity under which it is applied once; None: it may be run as often as one likes."""
+    only_reads: bool = False
+    """Its transaction has nothing to commit."""
     prepare: Callable[[Op, Q], Awaitable[None]] | None = None
     """Runs before the transaction, perhaps more than once; leaves what it found in ``op.prepared``."""
     finish: Callable[[Op, Q, R], Awaitable[R]] | None = None
@@ -171,9 +173,25 @@ class Driver:
             op.begin()
             return await operation.body(op, txn, request)
 
+        if operation.only_reads:
+            try:
+                return await self._read(op, operation, request)
+            except Retryable:  # the store is away, or was too slow for this snapshot: with pauses, then
+                pass
         if operation.prepare is not None:
             await _prepared(op, operation, request)
         response: R = await self._run(op, attempt)
+        return response
+
+    async def _read(self, op: Op, operation: Operation[Q, R], request: Q) -> R:
+        """One attempt without anything to commit: most of what a service is asked, so it goes straight."""
+        txn = self.services.kv.transaction()
+        try:
+            op.begin()
+            response = await operation.body(op, txn, request)
+        finally:
+            txn.cancel()
+        self.services.contact.last_s = self.services.clock.boot_s()
         return response
 
     async def _once(self, op: Op, operation: Operation[Q, R], request: Q, mutation: Mutation) -> R:

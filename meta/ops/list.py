@@ -62,4 +62,4 @@ async def _with_attributes(reads: ReadTransaction, name: bytes, entry: Dirent) -
     return Entry(name=name, inode=entry.inode, kind=entry.kind, attributes=attributes)
 
 
-OPERATION = Operation(LIST, list_directory, mutation=reading)
+OPERATION = Operation(LIST, list_directory, mutation=reading, only_reads=True)

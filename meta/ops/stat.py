@@ -18,4 +18,4 @@ async def stat(op: Op, txn: Transaction, request: StatRequest) -> StatResponse:
     return StatResponse(attributes=await shown(reads, record))
 
 
-OPERATION = Operation(STAT, stat, mutation=reading)
+OPERATION = Operation(STAT, stat, mutation=reading, only_reads=True)

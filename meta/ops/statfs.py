@@ -20,4 +20,4 @@ async def statfs(op: Op, txn: Transaction, request: StatFsRequest) -> StatFsResp
     )
 
 
-OPERATION = Operation(STATFS, statfs, mutation=reading)
+OPERATION = Operation(STATFS, statfs, mutation=reading, only_reads=True)
