@@ -171,32 +171,28 @@ class World:
             ),
             generation,
         )
-        routes = Routes()
-        agent.add_routes(routes)
-        rpc = RpcServer(
-            routes,
-            ServerIdentity(KEY, node, generation, lambda uid: 0),
-            network,
-            make_nonce=self.nonce,
-            on_bug=lambda name, request, error: self.fail(name, error),
-        )
-        (address,) = await rpc.start([f"{host}:7000"])
-        targets = [
-            change(
-                TargetReport(
-                    target=target_id(node, i),
-                    state=LocalState.UPTODATE,
-                    store_id=f"{number}/{i}".encode().ljust(16, b"."),
-                    clean=True,
-                )
-            )
-            for i in range(target_count)
-        ]
+        rpc, address = await self._listen(agent, node, generation, host)
+        targets = _targets(number, target_count, change)
         found = self.nodes[number] = Node(node, agent, rpc, client, targets)
         agent.set_targets(targets)
         agent.subscribe(found.adopt)
         await agent.start(address)
         return found
+
+    async def _listen(
+        self, agent: Agent, node: NodeId, generation: Generation, host: str
+    ) -> tuple[RpcServer, str]:
+        routes = Routes()
+        agent.add_routes(routes)
+        rpc = RpcServer(
+            routes,
+            ServerIdentity(KEY, node, generation, lambda uid: 0),
+            self.net.host(host),
+            make_nonce=self.nonce,
+            on_bug=lambda name, request, error: self.fail(name, error),
+        )
+        (address,) = await rpc.start([f"{host}:7000"])
+        return rpc, address
 
     async def kill_node(self, number: int, *, silent: bool = False) -> None:
         """SIGKILL: its sockets are gone at once, nothing is said; what is left of the process is removed."""
@@ -271,6 +267,21 @@ class World:
         for kv in self.kvs.values():
             await kv.aclose()
         assert not self.failures, self.failures
+
+
+def _targets(number: int, count: int, change: Callable[[TargetReport], TargetReport]) -> list[TargetReport]:
+    """What a node reports of its targets; ``change`` says what is wrong with them."""
+    return [
+        change(
+            TargetReport(
+                target=target_id(NodeId(number), i),
+                state=LocalState.UPTODATE,
+                store_id=f"{number}/{i}".encode().ljust(16, b"."),
+                clean=True,
+            )
+        )
+        for i in range(count)
+    ]
 
 
 def run_world(scenario: Callable[[World], Coroutine[Any, Any, T]], seed: int = 1) -> T:

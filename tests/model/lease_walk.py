@@ -370,7 +370,7 @@ class NoMargin(PrimaryLease):
     """A standby does not wait out the holder."""
 
     def _is_over(self, now_s: float) -> bool:
-        return self._seen_since_s is not None and now_s - self._seen_since_s >= 2.0
+        return self._seen_since_s is not None and now_s - self._seen_since_s >= 1.0
 
 
 MUTANTS: dict[str, tuple[Machines, str]] = {
