@@ -59,6 +59,7 @@ class Hearing:
 
     def on_exchange(self, call: Call, request: ExchangeRequest) -> ExchangeResponse:
         """A beacon that came over RPC."""
+        call.peer.require_node()
         return ExchangeResponse(datagram=self._receive(request.datagram) or b"")
 
     def _on_datagram(self, data: bytes, sender_address: str) -> None:

@@ -70,9 +70,3 @@ class Access:
 
     def __len__(self) -> int:
         return len(self._presented)
-
-
-def require_node(peer: PeerIdentity) -> None:
-    """Unauthenticated unless the peer is a node of this cluster."""
-    if peer.role != "node":
-        raise Unauthenticated("only nodes of the cluster may ask this")

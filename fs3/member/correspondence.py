@@ -251,6 +251,7 @@ class Correspondence:
 
     def on_exchange(self, call: Call, request: ExchangeRequest) -> ExchangeResponse:
         """A datagram that came over RPC."""
+        call.peer.require_node()
         return ExchangeResponse(datagram=self._receive(request.datagram) or b"")
 
     def _receive(self, data: bytes) -> bytes | None:

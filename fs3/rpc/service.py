@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from ..errors import Unauthenticated
 from ..ids import Generation, NodeId
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -90,6 +91,11 @@ class PeerIdentity:
     """Of the user's token: one below the user's present generation is revoked."""
     generation: Generation = NO_GENERATION
     """Of a node: the run that opened the connection."""
+
+    def require_node(self) -> None:
+        """Unauthenticated unless it is a node of this cluster."""
+        if self.role != "node":
+            raise Unauthenticated("only nodes of the cluster may ask this")
 
 
 class Call(Protocol):

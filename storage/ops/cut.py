@@ -12,7 +12,6 @@ from fs3.rpc.service import Call
 from fs3.wire.chunk import CHUNK_BYTES_MAX, UpdateKind, WriterTag
 from fs3.wire.storage import CutRequest, CutResponse
 
-from ..access import require_node
 from ..effects import WriteAsk
 from ..node import StorageNode
 from ..runner import TargetRunner
@@ -30,7 +29,7 @@ async def cut(node: StorageNode, call: Call, request: CutRequest) -> CutResponse
     Raises StaleFile (a higher epoch is in force), InvalidRequest (the epoch is not in force yet),
     StaleRouting, MaybeApplied, Busy.
     """
-    require_node(call.peer)
+    call.peer.require_node()
     if not 1 <= request.max_count <= COUNT_MAX or request.first_removed < 0:
         raise InvalidRequest(f"cut from {request.first_removed}, at most {request.max_count}")
     if not -1 <= request.boundary_length_bytes <= request.chunk_size_bytes <= CHUNK_BYTES_MAX:

@@ -12,7 +12,6 @@ from fs3.wire.storage import (
     RaiseEpochResponse,
 )
 
-from ..access import require_node
 from ..effects import Decree, EpochRaise, SessionEnd
 from ..node import StorageNode
 from ..runner import TargetRunner
@@ -43,7 +42,7 @@ async def end_session(node: StorageNode, call: Call, request: EndSessionRequest)
 
 
 async def _keep(runner: TargetRunner, call: Call, version: ChainVersion, decree: Decree) -> None:
-    require_node(call.peer)
+    call.peer.require_node()
     standing = runner.replica.gate.standing
     before = standing.predecessor if standing is not None else None
     if before is not None and (call.peer.node, call.peer.generation) != (before.node, before.generation):

@@ -6,7 +6,6 @@ from fs3.ids import ChunkId
 from fs3.rpc.service import Call
 from fs3.wire.storage import QueryLengthRequest, QueryLengthResponse
 
-from ..access import require_node
 from ..node import StorageNode
 from ..runner import TargetRunner
 
@@ -18,7 +17,7 @@ async def query_length(node: StorageNode, call: Call, request: QueryLengthReques
 
     Raises StaleRouting (not the head, or no lease), DeadlineExceeded.
     """
-    require_node(call.peer)
+    call.peer.require_node()
     runner = node.runner(request.chain)
     gate = runner.replica.gate
     if (problem := gate.write_problem(request.chain_version)) is not None:

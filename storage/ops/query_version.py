@@ -10,7 +10,6 @@ from fs3.rpc.service import Call
 from fs3.wire.chunk import Identity
 from fs3.wire.storage import READ_ITEMS_MAX, QueryVersionRequest, QueryVersionResponse
 
-from ..access import require_node
 from ..node import StorageNode
 from ..runner import TargetRunner
 
@@ -22,7 +21,7 @@ def query_version(
 
     Raises StaleRouting (not the last serving member at this version, or no lease), DeadlineExceeded.
     """
-    require_node(call.peer)
+    call.peer.require_node()
     if not 1 <= len(request.chunks) <= READ_ITEMS_MAX:
         raise InvalidRequest(f"a query of {len(request.chunks)} chunks")
     runner = node.runner(request.chain)

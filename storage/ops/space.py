@@ -6,13 +6,12 @@ from fs3.ids import ChainId
 from fs3.rpc.service import Call
 from fs3.wire.storage import SpaceRequest, SpaceResponse, TargetSpace
 
-from ..access import require_node
 from ..node import StorageNode
 
 
 def space(node: StorageNode, call: Call, request: SpaceRequest) -> SpaceResponse:
     """Of every target that is in use here."""
-    require_node(call.peer)
+    call.peer.require_node()
     found = []
     for runner in node.targets.online():
         figures = runner.store.space()

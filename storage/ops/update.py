@@ -7,7 +7,6 @@ from fs3.ids import node_of_target
 from fs3.rpc.service import Call
 from fs3.wire.storage import UpdateRequest, UpdateResponse
 
-from ..access import require_node
 from ..effects import UpdateAsk
 from ..held import HeldBytes
 from ..node import StorageNode
@@ -20,7 +19,7 @@ _EMPTY = memoryview(b"")
 
 def verify_in_thread(node: StorageNode, call: Call, request: UpdateRequest) -> None:
     """In a bulk thread: check sizes and sums, and leave the rest to ``update`` on the event loop."""
-    require_node(call.peer)
+    call.peer.require_node()
     _validate(call, request)
     call.connection_state[_VERIFIED] = call.payload  # one request at a time on a bulk connection
 
@@ -49,7 +48,7 @@ async def update(node: StorageNode, call: Call, request: UpdateRequest) -> Updat
     Raises StaleRouting, Busy, MaybeApplied, Unavailable (versions in between are missing, target offline),
     CorruptData, InvalidRequest.
     """
-    require_node(call.peer)
+    call.peer.require_node()
     payload = call.payload
     if payload is None or call.connection_state.pop(_VERIFIED, None) is not payload:
         _validate(call, request)
