@@ -40,15 +40,21 @@ class LoopThread:
         return threading.current_thread() is self._thread
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for it; an interrupt here cancels it there."""
+        """Run a coroutine there and wait for it.
+
+        An interrupt here cancels it there, and is raised when it has ended: what it reads into is the
+        caller's again then.
+        """
         if self.is_here:
             work.close()
             raise RuntimeError("a blocking call in the client's own event loop: use connect_async there")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        ended = threading.Event()
+        future = asyncio.run_coroutine_threadsafe(_noting_end(work, ended), self._loop)
         try:
             return future.result()
         except BaseException:
-            future.cancel()
+            if future.cancel():
+                ended.wait(JOIN_TIMEOUT_S)
             raise
 
     def run_later(self, work: Coroutine[Any, Any, object]) -> None:
@@ -60,6 +66,13 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         if not self.is_here:
             self._thread.join(JOIN_TIMEOUT_S)
+
+
+async def _noting_end(work: Coroutine[Any, Any, T], ended: threading.Event) -> T:
+    try:
+        return await work
+    finally:
+        ended.set()
 
 
 class _Shared:
