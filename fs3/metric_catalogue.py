@@ -170,6 +170,7 @@ _STORAGE = (
     _counter("fs3_storage_reads_total", "ranges", "Ranges read, by outcome.", "outcome"),
     _counter("fs3_storage_updates_total", "updates", "Updates by outcome.", "outcome"),
     _latency("fs3_storage_read_seconds", "A read request, from arrival to the last byte's hand-over."),
+    _latency("fs3_storage_update_seconds", "An update at this member, successors included."),
     _latency("fs3_storage_sync_seconds", "One group of writes, data sync and index commit."),
     _batches("fs3_storage_sync_group_updates", "updates", "Updates made durable by one sync."),
     _gauge("fs3_storage_capacity_bytes", "bytes", "Size of a target's disk share.", "target"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fs3.clock import Clock
 from fs3.errors import StaleRouting
 from fs3.ids import ChainId, NodeId
 from fs3.rpc.service import Caller
@@ -26,6 +27,7 @@ class StorageNode:
     access: Access
     caller: Caller
     lanes: Lanes
+    clock: Clock
     counts: ReadCounts
     sends_files: bool
     """Payloads may be regions of files (False in a simulated world: they are copied)."""

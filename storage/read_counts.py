@@ -1,4 +1,4 @@
-"""Counters of reads: added to by the event loop and by the bulk plane's threads.
+"""Counters of requests: added to by the event loop and by the bulk plane's threads.
 
 Threads may lose an addition against each other (the interpreter may switch between load and store); figures
 that cost a lock on each read would be dearer than that error.
@@ -20,6 +20,7 @@ class ReadCounts:
         self.corrupt = metrics.counter("fs3_storage_reads_total", outcome="corrupt")
         self.queries = metrics.counter("fs3_storage_version_queries_total")
         self.read_s = metrics.histogram("fs3_storage_read_seconds")
+        self.update_s = metrics.histogram("fs3_storage_update_seconds")
         self._bytes: dict[TargetId, Counter] = {}
 
     def read_bytes(self, target: TargetId) -> Counter:

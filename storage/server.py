@@ -222,6 +222,7 @@ class StorageServer:
             access=Access(CapabilitySigner(parts.key), agent),
             caller=client,
             lanes=parts.lanes,
+            clock=parts.clock,
             counts=ReadCounts(parts.metrics),
             sends_files=parts.network.has_threads,
         )

@@ -25,13 +25,16 @@ ANSWER_MARGIN_S = 0.05
 
 def read_in_thread(node: StorageNode, call: Call, request: ReadRequest) -> Reply[ReadResponse] | None:
     """The whole answer from a bulk thread; None: something is pending, let ``read`` do it."""
+    started_s = node.clock.boot_s()
     batch = ReadBatch(node, call.peer, request)
     ready, waiting = batch.ready_ranges()
     if waiting:
         return None
     for part in ready[:-1]:
         call.send_part(batch.build(part, wait=True))
-    return batch.build(ready[-1], wait=True)
+    last = batch.build(ready[-1], wait=True)
+    node.counts.read_s.observe(node.clock.boot_s() - started_s)
+    return last
 
 
 async def read(node: StorageNode, call: Call, request: ReadRequest) -> Reply[ReadResponse]:
@@ -40,6 +43,13 @@ async def read(node: StorageNode, call: Call, request: ReadRequest) -> Reply[Rea
     Errors of single items are in their results: StaleRouting (another replica, or newer routing), Busy,
     CorruptData (another replica; this one is being repaired), CapabilityExpired, Unauthenticated.
     """
+    started_s = node.clock.boot_s()
+    last = await _read(node, call, request)
+    node.counts.read_s.observe(node.clock.boot_s() - started_s)
+    return last
+
+
+async def _read(node: StorageNode, call: Call, request: ReadRequest) -> Reply[ReadResponse]:
     batch = ReadBatch(node, call.peer, request)
     ready, waiting = batch.ready_ranges()
     last_ready = ready.pop() if not waiting else None

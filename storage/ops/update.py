@@ -57,10 +57,12 @@ async def update(node: StorageNode, call: Call, request: UpdateRequest) -> Updat
     ask = UpdateAsk(request.update, request.chain_version, request.sender)
     held = HeldBytes(payload) if payload is not None else None
     deadline_s = call.deadline_s - ANSWER_MARGIN_S
+    started_s = node.clock.boot_s()
     done = await runner.ask(
         lambda ticket, now_s: runner.replica.on_update(ticket, ask, held, now_s, deadline_s), held
     )
     assert done is not None, ask
+    node.counts.update_s.observe(node.clock.boot_s() - started_s)
     return UpdateResponse(
         identity=done.identity, length_bytes=done.length_bytes, content_sum=done.content_sum
     )

@@ -75,8 +75,10 @@ async def write(node: StorageNode, call: Call, request: WriteRequest) -> WriteRe
     )
     held = HeldBytes(payload) if payload is not None else None
     deadline_s = call.deadline_s - ANSWER_MARGIN_S
+    started_s = node.clock.boot_s()
     done = await runner.ask(
         lambda ticket, now_s: runner.replica.on_write(ticket, ask, held, now_s, deadline_s), held
     )
     assert done is not None, ask
+    node.counts.update_s.observe(node.clock.boot_s() - started_s)
     return WriteResponse(result=UpdateResult(identity=done.identity, length_bytes=done.length_bytes))
