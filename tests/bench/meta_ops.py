@@ -124,6 +124,11 @@ class BenchClient:
         self.slots = Slots(answer.session, answer.slot_count)
         await self.mutate(wire.MKDIRS, wire.MkdirsRequest, path=wire.Path(self.name))
 
+    async def renew(self) -> None:
+        """Between the phases: a busy machine may make a run longer than a session lives unseen."""
+        assert self.slots is not None
+        await self.read(wire.RENEW_SESSION, wire.RenewSessionRequest(session=self.slots.session))
+
     def path(self, number: int, suffix: bytes = b"") -> wire.Path:
         return wire.Path(b"%s/f%d%s" % (self.name, number, suffix))
 
@@ -198,6 +203,8 @@ async def run_clients(addresses: list[str], name: str, seconds: float, depth: in
     for phase in PHASES[:-1]:
         if phase == PHASES[0]:  # connections, code and the store's first pages are not in the figures
             await rounds(clients, BenchClient.mkdir, WARM_UP_S, depth, many)
+        for client in clients:
+            await client.renew()
         if phase == "remove":
             for client in clients:
                 for number in range(removable):
@@ -225,6 +232,8 @@ async def run_clients(addresses: list[str], name: str, seconds: float, depth: in
 async def listing(client: BenchClient) -> float:
     """Entries a second of listing a directory of 10,000 with attributes."""
     for number in range(client.made, LIST_ENTRIES):
+        if number % 1000 == 0:
+            await client.renew()
         await client.create(number)
     began_s = time.perf_counter()
     after, count, more = b"", 0, True
