@@ -39,7 +39,7 @@ def chunks(world: World) -> list[int]:
     """Lengths of all chunks that are not removed, replicas included."""
     return [
         state.committed.length_bytes
-        for server in world.storages
+        for server in world.storages.values()
         if server.targets
         for runner in server.targets.by_chain.values()
         for _, state in runner.store.list_chunks(limit=100_000)
