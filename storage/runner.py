@@ -103,7 +103,7 @@ class TargetRunner:
         self._forwarder = Forwarder(store, membership, caller, lanes)
         self._mender = Mender(store, membership, caller, self.committer)
         self._timer: asyncio.TimerHandle | None = None
-        self._sending: dict[asyncio.Task[None], None] = {}
+        self._sending: dict[asyncio.Task[None], HeldBytes | None] = {}
         self._is_stopping = False
         label = f"{store.target:x}"
         self._written = metrics.counter("fs3_storage_written_bytes_total", target=label)
@@ -255,13 +255,14 @@ class TargetRunner:
         self._sending[task] = None
         if isinstance(held, HeldBytes):
             held.use()
+            self._sending[task] = held
+        task.add_done_callback(self._sent)  # not in the task itself: it may be cancelled before it begins
 
-        def ended(task: asyncio.Task[None]) -> None:
-            self._sending.pop(task, None)
-            if isinstance(held, HeldBytes):
-                held.free()
-
-        task.add_done_callback(ended)  # not in the task itself: it may be cancelled before it begins
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        """The task uses the bytes no more: it says so itself, or it has ended."""
+        held = self._sending.pop(task, None)
+        if held is not None:
+            held.free()
 
     def _settle(self, ticket: Ticket, done: Done | None, error: Fs3Error | None) -> None:
         future = self._tickets.pop(ticket, None)
@@ -314,6 +315,11 @@ class TargetRunner:
             self._log.debug("forward failed", chunk=str(effect.update.chunk), reason=str(error))
             self.replica.on_forward_failed(effect.token, self._loop.time())
         else:
+            task = asyncio.current_task()
+            assert task is not None
+            self._sent(
+                task
+            )  # before the request is answered: else its handler would wait for this task's end
             self._perform(
                 self.replica.on_forwarded(
                     effect.token, answer.identity, answer.content_sum, self._loop.time()

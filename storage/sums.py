@@ -20,6 +20,15 @@ def content_sum(sums: Sequence[int]) -> int:
     return crc32c(struct.pack(f"<{len(sums)}I", *sums))
 
 
+def block_sum(block: memoryview) -> int:
+    """CRC32C of one sum block, or part of one.
+
+    Under the GIL: it takes 5 µs. To let go of the GIL and get it back costs two system calls and a wait for
+    whoever took it meanwhile, sixteen times a chunk of 1 MiB.
+    """
+    return crc32c(block, 0, 0)  # (data, start value, GIL: never released)
+
+
 def block_count(offset_bytes: int, length_bytes: int) -> int:
     """How many sums a range has."""
     if length_bytes == 0:
@@ -38,13 +47,13 @@ def pieces(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int]]:
 
 def sums_of(payload: memoryview, offset_bytes: int) -> tuple[int, ...]:
     """The sums of a payload that lies at ``offset_bytes`` of its chunk."""
-    return tuple(crc32c(payload[a:b]) for a, b in pieces(offset_bytes, len(payload)))
+    return tuple([block_sum(payload[a:b]) for a, b in pieces(offset_bytes, len(payload))])
 
 
 def check_payload(payload: memoryview, offset_bytes: int, sums: Sequence[int]) -> None:
     """CorruptData unless the sums are those of the payload; names the first bad block."""
     for number, (a, b) in enumerate(pieces(offset_bytes, len(payload))):
-        if crc32c(payload[a:b]) != sums[number]:
+        if block_sum(payload[a:b]) != sums[number]:
             block = (offset_bytes + a) // SUM_BLOCK_BYTES
             raise CorruptData(f"block {block} of the payload does not match its sum")
 

@@ -207,13 +207,17 @@ class BulkClient:
     async def _in_thread(self, attempt: Attempt, mine: Permits) -> Any:
         """Run an attempt in a thread, which gives the permits back when it is free again."""
         loop = self._loop
-        done: asyncio.Future[Any] = loop.create_future()
+        waiting: asyncio.Future[Any] = loop.create_future()  # cancelled with whoever waits
+        ended = asyncio.Event()
 
         def finish(result: Any, error: BaseException | None) -> None:
+            ended.set()
+            if waiting.done():
+                return
             if error is not None:
-                done.set_exception(error)
+                waiting.set_exception(error)
             else:
-                done.set_result(result)
+                waiting.set_result(result)
 
         def job() -> None:
             result, failure = None, None
@@ -229,11 +233,12 @@ class BulkClient:
 
         self._submit(job)
         try:
-            return await asyncio.shield(done)
+            return await waiting
         except asyncio.CancelledError:
-            done.add_done_callback(_seen)
             if attempt.abandon():
-                await _ended(done)
+                await _until(ended)
+            if waiting.done() and not waiting.cancelled():
+                waiting.exception()  # it came at the same time, and nobody waits for it any more
             raise
 
     def _submit(self, job: Callable[[], None]) -> None:
@@ -379,13 +384,8 @@ def _handshake_bounds(kind: int, method: int) -> tuple[int, int]:
     return HANDSHAKE_BYTES_MAX, 0
 
 
-def _seen(done: asyncio.Future[Any]) -> None:
-    if not done.cancelled():
-        done.exception()  # nobody waits for it any more
-
-
-async def _ended(done: asyncio.Future[Any]) -> None:
+async def _until(ended: asyncio.Event) -> None:
     """Until a thread has let go of its buffers, whatever else is cancelled meanwhile."""
-    while not done.done():
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await asyncio.shield(done)
+    while not ended.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await ended.wait()

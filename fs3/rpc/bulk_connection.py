@@ -29,7 +29,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -59,7 +58,7 @@ HELD = int(Flag.HELD)
 
 
 Answer = tuple[Kind, Reply[Any] | Exception]
-"""A part, the answer, or the error that a handler on the event loop came to."""
+"""A part (PART), or what a handler on the event loop came to (RESPONSE, ERROR): it has ended then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,8 @@ class BulkCall:
         self.number = frame.call
         self.row = row
         self.answers: queue.SimpleQueue[Answer | None]
-        """From the event loop to the connection's thread; None: the handler has ended. Made when needed."""
+        """From the event loop to the connection's thread: parts, then one that is none, or None: the handler
+        has ended without an answer. Each wakes the thread, so the end is not told apart. Made when needed."""
 
     def send_part(self, reply: Reply[Any]) -> None:
         """See ``service.Call``."""
@@ -337,28 +337,34 @@ class BulkConnection:
                     self._server.count("cancelled")
                     self._server.loop.call_soon_threadsafe(run.give_up)
                 continue
-            if answer is None:
+            if answer is None or answer[0] is not Kind.PART:
                 break  # the handler has ended: only now may its payload's buffer be used again
-            kind, outcome = answer
             if is_gone:
-                if isinstance(outcome, Reply) and outcome.released is not None:
-                    outcome.released()
-            elif isinstance(outcome, Exception):
-                self._fail(call, outcome)
-            elif kind is Kind.PART:
-                self._send_or_give_up(run, call, outcome)
+                _drop(answer)
             else:
-                self._finish(call, outcome)
+                self._send_or_give_up(run, call, answer)
         if is_gone:
+            _drop(answer)
             raise PeerClosed("peer closed while its request was handled")
+        if answer is not None:
+            self._conclude(call, answer[1])
 
-    def _send_or_give_up(self, run: _LoopRun, call: BulkCall, reply: Reply[Any]) -> None:
+    def _conclude(self, call: BulkCall, outcome: Reply[Any] | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._fail(call, outcome)
+        else:
+            self._finish(call, outcome)
+
+    def _send_or_give_up(self, run: _LoopRun, call: BulkCall, part: Answer) -> None:
+        assert isinstance(part[1], Reply), part
         try:
-            self.send_reply(Kind.PART, call, reply)
+            self.send_reply(Kind.PART, call, part[1])
         except (PeerClosed, Stalled, FrameError):
             self._server.loop.call_soon_threadsafe(run.give_up)
-            while call.answers.get() is not None:
-                pass
+            while (answer := call.answers.get()) is not None:
+                _drop(answer)
+                if answer[0] is not Kind.PART:
+                    break
             raise
 
     # --- answers ---
@@ -430,36 +436,52 @@ class _LoopRun:
         self._request = request
         self._run: HandlerRun | None = None
         self._is_unwanted = False
+        self._outcome: Answer | None = None
 
     def begin(self) -> None:
         call = self._call
-        answers = call.answers
         if self._is_unwanted:
-            answers.put(None)
+            self._end()
             return
         try:
             result = call.row.handler(call, self._request)
             if isinstance(result, msgspec.Struct | Reply):
-                answers.put((Kind.RESPONSE, as_reply(result)))
+                self._reply(as_reply(result))
             else:
                 self._run = HandlerRun(
                     call.row,
                     as_coroutine(result),
                     call.deadline_s,
                     call.request_id,
-                    lambda reply: answers.put((Kind.RESPONSE, reply)),
-                    lambda error: answers.put((Kind.ERROR, error)),
+                    self._reply,
+                    self._fail,
                 )
-                if not self._run.step(self._server.scope, partial(answers.put, None)):
+                if not self._run.step(self._server.scope, self._end):
                     return
         except Exception as error:  # dispatch: whatever a handler raises is answered
-            answers.put((Kind.ERROR, error))
-        answers.put(None)
+            self._fail(error)
+        self._end()
+
+    def _reply(self, reply: Reply[Any]) -> None:
+        self._outcome = (Kind.RESPONSE, reply)
+
+    def _fail(self, error: Exception) -> None:
+        self._outcome = (Kind.ERROR, error)
+
+    def _end(self) -> None:
+        """The handler has ended, and uses its payload no more."""
+        self._call.answers.put(self._outcome)
 
     def give_up(self) -> None:
         self._is_unwanted = True
         if self._run is not None:
             self._run.give_up()
+
+
+def _drop(answer: Answer | None) -> None:
+    """Nobody reads it: what it holds is free."""
+    if answer is not None and isinstance(answer[1], Reply) and answer[1].released is not None:
+        answer[1].released()
 
 
 def _unsent_bytes(sock: FrameSocket) -> int:
