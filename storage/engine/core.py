@@ -102,6 +102,31 @@ class StoreCore:
         with self.lock:
             self.allocator.release(block)
 
+    def held_committed(self, chunks: Sequence[ChunkId]) -> list[StoredVersion] | None:
+        """The committed versions of chunks, their blocks held; None, and nothing held, when a chunk has a
+        pending version, or no content."""
+        with self.lock:
+            get = self.cache.get
+            found: list[StoredVersion] = []
+            blocks: list[Block] = []
+            for chunk in chunks:
+                entry = get(chunk) or self.entry(chunk)
+                stored = entry.committed
+                if entry.pending is not None or stored is None or stored.block is None:
+                    return None
+                found.append(stored)
+                blocks.append(stored.block)
+            for block in blocks:
+                self.allocator.hold(block)
+            return found
+
+    def release_all(self, versions: Sequence[StoredVersion]) -> None:
+        """Undo ``held_committed``."""
+        with self.lock:
+            for stored in versions:
+                assert stored.block is not None, stored.info
+                self.allocator.release(stored.block)
+
     # -- records
 
     def apply(self, batch: Batch, frees: Sequence[Block] = ()) -> None:

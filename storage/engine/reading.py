@@ -52,6 +52,40 @@ class HeldRead:
             self._core.release(block)
 
 
+class HeldVersions:
+    """Committed versions of several chunks, held until ``release``: many small reads under one lock."""
+
+    __slots__ = ("_core", "versions")
+
+    def __init__(self, core: StoreCore, versions: list[StoredVersion]) -> None:
+        self._core = core
+        self.versions = versions
+
+    def read(self, number: int, offset_bytes: int, data: memoryview) -> tuple[int, ...] | None:
+        """Fill ``data`` from the version of the ``number``-th chunk; the sums of its pieces. None: that would
+        wait for the disk, or go beyond the end. Raises CorruptData, DiskFailed."""
+        stored = self.versions[number]
+        end = offset_bytes + len(data)
+        if end > stored.info.length_bytes:
+            return None
+        block = stored.block
+        assert block is not None, stored.info
+        core = self._core
+        file_number, start_bytes = core.allocator.place(block)
+        file = core.files[block.size_class, file_number]
+        if not file.pread_nowait(data, start_bytes + offset_bytes):
+            return None
+        first = offset_bytes // SUM_BLOCK_BYTES
+        if end <= (first + 1) * SUM_BLOCK_BYTES and stored.verified >> first & 1:
+            return (crc32c(data),)  # nearly always
+        pieces = sum_pieces(offset_bytes, len(data))
+        return _sums_of(stored, Place(file, start_bytes), data, pieces, wait=False)
+
+    def release(self) -> None:
+        """Let go of the blocks; once."""
+        self._core.release_all(self.versions)
+
+
 class ChunkReader:
     """Reads versions of chunks; from any thread."""
 
@@ -127,6 +161,11 @@ class ChunkReader:
             return None if sums is None else SmallRead(stored.info, length_bytes, sums)
         finally:
             self._core.release(block)
+
+    def hold_committed(self, chunks: Sequence[ChunkId]) -> HeldVersions | None:
+        """As ``ChunkStore.hold_committed``."""
+        versions = self._core.held_committed(chunks)
+        return None if versions is None else HeldVersions(self._core, versions)
 
     def verify_chunk(self, chunk: ChunkId) -> list[int]:
         """As ``ChunkStore.verify_chunk``."""

@@ -15,7 +15,7 @@ from .format import HEADER_KEY, Header, committed_key, pack_header
 from .index import Batch
 from .ledger import Ledger
 from .listing import file_extent, info_of, list_chunks, state_of
-from .reading import ChunkReader
+from .reading import ChunkReader, HeldVersions
 from .recover import Recovery, read_header
 from .staging import Stager
 from .versions import (
@@ -200,6 +200,13 @@ class ChunkStore:
         is false (ask again with ``wait=True`` from a thread that may block). Errors as ``read``.
         """
         return self._reader.read_into(chunk, identity, offset_bytes, buffer, wait=wait)
+
+    def hold_committed(self, chunks: Sequence[ChunkId]) -> HeldVersions | None:
+        """The committed versions of many chunks, to read small ranges of; ``release`` them afterwards.
+
+        None, and nothing is held, when one of the chunks has a pending version, or no content.
+        """
+        return self._reader.hold_committed(chunks)
 
     def verify_chunk(self, chunk: ChunkId) -> list[int]:
         """Read a chunk's versions and return the numbers of the 64 KiB blocks that fail (scrub). Waits."""

@@ -6,6 +6,7 @@ whole request goes to the event loop, which sends what is ready and asks for the
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from functools import partial
 
 from fs3.errors import Fs3Error, MaybeApplied, StaleRouting, Unavailable
@@ -17,6 +18,7 @@ from fs3.wire.storage import QUERY_VERSION, QueryVersionRequest, ReadRequest, Re
 from ..lanes import READS
 from ..node import StorageNode
 from ..read_batch import ReadBatch, WouldWait
+from ..small_reads import read_small
 
 QUERY_TIMEOUT_S = 1.0
 """Longest wait for the last serving member: the reader can ask it itself."""
@@ -37,13 +39,26 @@ def read_in_thread(node: StorageNode, call: Call, request: ReadRequest) -> Reply
     return last
 
 
-async def read(node: StorageNode, call: Call, request: ReadRequest) -> Reply[ReadResponse]:
-    """Answer on the event loop; waits for the disk in a lane, and for the last serving member.
+def read(
+    node: StorageNode, call: Call, request: ReadRequest
+) -> Reply[ReadResponse] | Awaitable[Reply[ReadResponse]]:
+    """Answer on the event loop: small reads that are usual at once, others with waits for the disk in a lane,
+    and for the last serving member.
 
     Errors of single items are in their results: StaleRouting (another replica, or newer routing), Busy,
     CorruptData (another replica; this one is being repaired), CapabilityExpired, Unauthenticated.
     """
     started_s = node.clock.boot_s()
+    reply = read_small(node, call.peer, request)
+    if reply is None:
+        return _read_timed(node, call, request, started_s)
+    node.counts.read_s.observe(node.clock.boot_s() - started_s)
+    return reply
+
+
+async def _read_timed(
+    node: StorageNode, call: Call, request: ReadRequest, started_s: float
+) -> Reply[ReadResponse]:
     last = await _read(node, call, request)
     node.counts.read_s.observe(node.clock.boot_s() - started_s)
     return last

@@ -374,3 +374,24 @@ def test_the_high_water_mark_of_a_dropped_append_is_known_after_a_restart() -> N
     used_bytes = store.space().used_bytes
     store.stage([write(chunk(0), identity(2, 2), b"c" * 100, 100)])  # the old bytes may be in a socket
     assert store.space().used_bytes == 2 * used_bytes
+
+
+def test_many_versions_are_held_at_once_unless_one_is_pending_or_missing() -> None:
+    store = SimShop().create()
+    data = pattern(100 * KIB)
+    for number in (0, 1):
+        apply(store, write(chunk(number), identity(1), data))
+    held = store.hold_committed([chunk(0), chunk(1), chunk(0)])
+    assert held is not None
+    apply(store, write(chunk(0), identity(2), pattern(100 * KIB, 2)))  # what is held stays as it was
+    for number, offset in ((0, 5), (2, 64 * KIB - 3), (1, 0)):
+        room = memoryview(bytearray(1000))
+        assert held.read(number, offset, room) == sums_of(data[offset : offset + 1000], offset)
+        assert room == data[offset : offset + 1000]
+    assert held.read(0, 100 * KIB - 5, memoryview(bytearray(6))) is None  # beyond the end
+    held.release()
+    assert store.hold_committed([chunk(1), chunk(7)]) is None
+    apply(store, remove(chunk(1), identity(2)))
+    assert store.hold_committed([chunk(1)]) is None
+    store.stage([write(chunk(0), identity(3), data)])
+    assert store.hold_committed([chunk(0)]) is None
