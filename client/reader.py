@@ -8,7 +8,7 @@ deadline. What each error means for the next round:
 StaleRouting                       fetch routing, then again (within 100 ms)
 Unavailable, MaybeApplied, Busy…   another replica, at once; after all of them failed: a pause, routing
 CorruptData                        another replica; every replica at most twice, then it is the answer
-CapabilityExpired                  present it again, same replica
+CapabilityExpired                  present it again, same replica; in vain: as StaleFile
 StaleFile                          the caller re-reads the inode
 =================================  ====================================================================
 
@@ -57,7 +57,7 @@ PAUSE_MAX_S = 0.1
 CORRUPT_TRIES = 2
 """Times that one replica may give bytes with a wrong sum: the second read may see a newer version."""
 REFUSED_TRIES = 4
-"""Times that a capability is presented again for one piece."""
+"""Times that a capability is presented again for one piece; then it is over, and got anew."""
 TRIES_KEPT = 2
 """Failed addresses that are avoided, beside the last one: in a chain of three, all others."""
 ONE_REPLICA_BYTES = 1 << 20
@@ -114,9 +114,9 @@ class Reader:
     async def read(self, session: Session, pieces: list[FilePiece], timeout_s: float) -> list[OpenFile]:
         """Fill the views of all pieces (of files of one session).
 
-        Returns the files whose inode has to be read again before they are asked for again (StaleFile); the
-        pieces of all others are there. SessionLost, CapabilityExpired; CorruptData: all replicas are wrong;
-        DeadlineExceeded.
+        Returns the files whose inode has to be read again before they are asked for again (StaleFile, or
+        the capability is over); the pieces of all others are there. SessionLost; CorruptData: all replicas
+        are wrong; DeadlineExceeded.
         """
         deadline_s = self._clock.boot_s() + timeout_s
         self.counters.pieces += len(pieces)
@@ -130,7 +130,7 @@ class Reader:
                 failures = [Failure(piece, "", error) for piece in pieces]
             else:
                 await self._run(session, batches, deadline_s, failures)
-            stale.update((f.piece.file, None) for f in failures if isinstance(f.error, StaleFile))
+            stale.update((f.piece.file, None) for f in failures if _is_outdated(f))
             failures = [failure for failure in failures if failure.piece.file not in stale]
             if not failures:
                 return list(stale)
@@ -332,8 +332,6 @@ class Reader:
             if isinstance(error, CapabilityExpired):
                 session.capabilities.forget(address, piece.file.capability)
                 piece.refused_count += 1
-                if piece.refused_count >= REFUSED_TRIES:
-                    raise error
             elif isinstance(error, CorruptData):
                 self.counters.corrupt_pieces += 1
                 piece.corrupt_count += 1
@@ -389,3 +387,10 @@ async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
             task.exception()
     if cancelled is not None:
         raise cancelled
+
+
+def _is_outdated(failure: Failure) -> bool:
+    """Whether what this client knows of the file is of no use any more: its epoch or its capability."""
+    if isinstance(failure.error, CapabilityExpired):
+        return failure.piece.refused_count >= REFUSED_TRIES
+    return isinstance(failure.error, StaleFile)

@@ -42,7 +42,9 @@ from .session import Session
 from .settings import ClientSettings, Components
 
 CORRUPT_TRIES = 3
-REFUSED_TRIES = 4
+REFUSED_PAUSE_S = 0.01
+REFUSED_PAUSE_MAX_S = 0.2
+"""Between two tries to make a capability known to a head."""
 STALE_TRIES = 8
 """Epochs that one write may be overtaken by."""
 
@@ -247,17 +249,18 @@ class Writer:
         corrupt_count = refused_count = stale_count = 0
         while True:
             left_s = deadline_s - self._clock.boot_s()
+            await self._make_known(file, chain, left_s)
             try:
-                await self._present(file, chain, left_s)
                 await self._chains.call_head(
                     chain, WRITE, build, timeout_s=left_s, idempotent=True, payload=parts, bulk=is_bulk
                 )
                 return
             except CapabilityExpired:
-                refused_count += 1
-                if refused_count >= REFUSED_TRIES:
-                    raise
+                # The head has started again, and takes no capability before it knows the cluster's time:
+                # with the mgmtd away that lasts. One that is over is refused where it is presented.
                 self._forget(file, chain)
+                await asyncio.sleep(min(REFUSED_PAUSE_MAX_S, REFUSED_PAUSE_S * 2.0 ** min(refused_count, 8)))
+                refused_count += 1
             except CorruptData:
                 self.counters.corrupt += 1
                 corrupt_count += 1  # damaged on its way: the sums say so before anything is stored
@@ -276,8 +279,20 @@ class Writer:
         info = routing.chains.get(chain)
         return routing.address_of(info.serving[0].target) if info is not None and info.serving else None
 
+    async def _make_known(self, file: OpenFile, chain: ChainId, timeout_s: float) -> None:
+        """Let the head know the capability; one that is over (cluster time leaps at each new primary) is
+        got anew."""
+        try:
+            await self._present(file, chain, timeout_s)
+        except CapabilityExpired:
+            await self._files.refresh(file, timeout_s)
+            await self._present(file, chain, timeout_s)
+
     async def _present(self, file: OpenFile, chain: ChainId, timeout_s: float) -> None:
-        """Tell the head about the capability before the first write there, if it can be reached."""
+        """Tell the head about the capability before the first write there, if it can be reached.
+
+        CapabilityExpired: it is over, and was not renewed in time.
+        """
         address = self._head_address(chain)
         if address is None or file.session.capabilities.is_presented(address, file.capability):
             return

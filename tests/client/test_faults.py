@@ -11,7 +11,7 @@ import pytest
 from fs3.client.file import AsyncFile
 from fs3.client.filesystem import AsyncFileSystem
 from fs3.client.settings import ClientSettings
-from fs3.errors import Busy, CorruptData, StaleFile
+from fs3.errors import Busy, CapabilityExpired, CorruptData, Fs3Error, StaleFile, Unavailable
 from fs3.rng import derived_rng
 from tests.client.world import META_NODES, STORAGE_NODES, ClientWorld, address_of, picture
 
@@ -153,6 +153,41 @@ def test_a_restarted_node_is_presented_the_capability_again() -> None:
                 world.storage.forget_capabilities(address_of(number))
             await writer.pwrite(b"two", 0)
         assert await file.pread(3, 0) == b"two"
+
+    with_file(body)
+
+
+def test_a_restarted_node_that_does_not_know_the_time_yet_is_waited_for() -> None:
+    async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
+        async with await fs.open("/a", "r+b") as writer:
+            await writer.pwrite(b"one", 0)
+            await writer.flush()
+            for number in range(1, STORAGE_NODES + 1):
+                world.storage.forget_capabilities(address_of(number))
+                world.node(number).refuse_presents = [Unavailable("cluster time is not known yet")] * 20
+            await writer.pwrite(b"two", 0)
+        assert await file.pread(3, 0) == b"two"
+
+    with_file(body)
+
+
+@pytest.mark.parametrize("is_write", [False, True])
+def test_a_capability_that_is_over_is_got_anew(is_write: bool) -> None:
+    async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
+        async with await fs.open("/a", "r+b") as writer:
+            await writer.pwrite(b"one", 0)
+            await writer.flush()
+            refused: list[Fs3Error] = [CapabilityExpired("over")] * (1 if is_write else 5)
+            for number in range(1, STORAGE_NODES + 1):
+                world.storage.forget_capabilities(address_of(number))
+                world.node(number).refuse_presents = refused
+            opened_count = world.count("open")
+            if is_write:
+                await writer.pwrite(b"two", 0)
+                await writer.flush()
+            else:
+                assert await file.pread(3, 0) == b"one"
+            assert world.count("open") == opened_count + 1
 
     with_file(body)
 

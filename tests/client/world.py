@@ -130,6 +130,7 @@ class Behaviour:
     lost_answers: int = 0
     """So many writes (or metadata operations) are done and their answers lost."""
     refuse_writes: list[Fs3Error] = field(default_factory=list)
+    refuse_presents: list[Fs3Error] = field(default_factory=list)
     dead_after_parts: int = -1
     """Breaks off after so many parts of an answer."""
 
@@ -152,6 +153,9 @@ class StorageDouble:
         self._presented = {key: data for key, data in self._presented.items() if key[0] != address}
 
     def present(self, address: str, request: PresentRequest) -> PresentResponse:
+        refused = self._world.behaviour(address).refuse_presents
+        if refused:
+            raise refused.pop(0)
         self._presented[address, request.session, request.number] = request.capability
         self.presents.append(address)
         return PresentResponse()
