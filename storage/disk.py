@@ -429,7 +429,8 @@ class _LaneWrites:
         try:
             self._work()
         finally:
-            wait(self._helpers)
+            if self._helpers:
+                wait(self._helpers)
         for helper in self._helpers:
             helper.result()
 

@@ -8,9 +8,11 @@ disk share a few (``READS``).
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -35,20 +37,74 @@ class ThreadLanes:
     """A thread for each lane, made when first used."""
 
     def __init__(self) -> None:
-        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._reads: ThreadPoolExecutor | None = None
+        self._is_closed = False
 
     async def run(self, lane: str, work: Callable[[], T]) -> T:
         """See ``Lanes``."""
-        pool = self._pools.get(lane)
-        if pool is None:
-            count = READ_THREADS if lane == READS else 1
-            pool = self._pools[lane] = ThreadPoolExecutor(count, thread_name_prefix=f"fs3-{lane}")
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
+        if self._is_closed:
+            raise RuntimeError(f"lane {lane}: the lanes are closed")
+        if lane == READS:
+            if self._reads is None:
+                self._reads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix=f"fs3-{lane}")
+            return await asyncio.get_running_loop().run_in_executor(self._reads, work)
+        found = self._lanes.get(lane)
+        if found is None:
+            found = self._lanes[lane] = _Lane(f"fs3-{lane}")
+        return await found.start(work)  # type: ignore[no-any-return]  # of what ``work`` gives
 
     def close(self) -> None:
         """See ``Lanes``."""
-        for pool in self._pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._is_closed = True
+        for lane in self._lanes.values():
+            lane.close()
+        if self._reads is not None:
+            self._reads.shutdown(wait=True, cancel_futures=True)
+
+
+class _Lane:
+    """One thread and its queue. An executor does the same with three locks and two futures for each piece."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        """Bounded by those who wait for it."""
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def start(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        """What ``work`` will come to."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Any] = loop.create_future()
+
+        def finish(result: Any, error: BaseException | None) -> None:
+            if outcome.done():
+                return  # whoever waited has gone
+            if error is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(result)
+
+        def job() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # worker runner: whatever it is goes to who asked
+                loop.call_soon_threadsafe(finish, None, error)
+            else:
+                loop.call_soon_threadsafe(finish, result, None)
+
+        self._jobs.put(job)
+        return outcome
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job  # and with it what it worked on: payloads
+
+    def close(self) -> None:
+        """Do what is queued, then end."""
+        self._jobs.put(None)
+        self._thread.join()
 
 
 class InlineLanes:
