@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 import click
 
+from .loop import START_S
 from .scenario import Outcome, run_seed
 
 
 def twice(seed: int) -> tuple[Outcome, bool]:
-    """A seed's outcome, and whether a second run was the same."""
-    first = run_seed(seed)
-    return first, run_seed(seed) == first
+    """A seed's outcome, and whether a second run was the same; one that breaks off is an outcome too."""
+    try:
+        first = run_seed(seed)
+        return first, run_seed(seed) == first
+    except Exception:
+        return Outcome(seed, (traceback.format_exc(),), "", 0, 0, START_S, ()), True
 
 
 def main() -> int:
@@ -38,7 +43,7 @@ def main() -> int:
         for outcome, is_same in pool.map(twice, seeds):
             faults.update(dict(outcome.faults))
             operations += outcome.operation_count
-            simulated_s += outcome.simulated_s - 1000
+            simulated_s += outcome.simulated_s - START_S
             if outcome.problems or not is_same:
                 bad += 1
                 verdict = "" if is_same else "two histories; "
@@ -46,8 +51,10 @@ def main() -> int:
     took_s = time.perf_counter() - began
     click.echo(
         f"{len(seeds)} seeds, each twice, in {took_s:.1f} s ({len(seeds) / took_s:.2f} seeds/s): {bad} bad; "
-        f"{operations} operations, {simulated_s:.0f} simulated s; faults {dict(sorted(faults.items()))}"
+        f"{operations} operations, {simulated_s:.0f} simulated s"
     )
+    for kind, count in sorted(faults.items()):
+        click.echo(f"{count:8} × {kind}")
     return 1 if bad else 0
 
 

@@ -1,5 +1,8 @@
 """A whole cluster in one process: the real servers, from their own constructors, on simulated components.
 
+Each run of a server is a ``SimProcess`` on a host of its own: ``crash`` ends it wherever it is and ``boot``
+starts the next one, on the disk and the store that the last one left.
+
 Every host has its own network view, clock (with drift) and generators; storage hosts have disks in memory.
 All chance comes from the one seed, by name. mgmtd, meta and storage services and clients share nothing but
 the network and, where they do in production, the KV store.
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fs3.client.core import ClientCore
 from fs3.client.filesystem import AsyncFileSystem
@@ -22,7 +25,7 @@ from fs3.identity.token import TokenClaims, make_token
 from fs3.ids import Generation, NodeId
 from fs3.kv.faults import FaultRates, RandomFaults
 from fs3.kv.memory import MemoryKv, MemoryStore
-from fs3.log import SlowLog, capturing_logger
+from fs3.log import Logger, SlowLog, capturing_logger
 from fs3.meta.server import MetaComponents, MetaServer, MetaSettings
 from fs3.metrics import Metrics
 from fs3.mgmtd.server import MgmtdComponents, MgmtdServer, MgmtdSettings
@@ -39,6 +42,7 @@ from .disk import SimDisk
 from .index import sim_opener
 from .loop import SimClock, SimLoop
 from .network import SimInternet
+from .process import SimProcess, keep_processes
 from .wires import LinkFaults
 
 KEY = ClusterKey("simulated", 1, bytes(range(32)))
@@ -46,6 +50,7 @@ PORT = 7000
 RPC = ServerSettings(small_payload_bytes_max=64 << 20)
 """There is no bulk plane in the simulated world."""
 READY_TIMEOUT_S = 60.0
+Fail = Callable[[str, BaseException], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +64,6 @@ class WorldShape:
     client_count: int = 3
 
 
-@dataclass(slots=True)
-class Disks:
-    """The disks of one storage host; they outlive its processes."""
-
-    rng: Rng
-    by_directory: dict[str, SimDisk] = field(default_factory=dict)
-
-    def open(self, directory: str) -> SimDisk:
-        """The disk that holds ``directory``; everything of a host is on one."""
-        return self.by_directory.setdefault("", SimDisk(self.rng))
-
-
 class World:
     """Everything that runs under one seed. Make it inside the loop; ``start``, use, ``stop``."""
 
@@ -82,16 +75,23 @@ class World:
         self.shape = shape
         self.net = SimInternet(loop, self.rng("network"), faults)
         self.store = MemoryStore(SimClock(loop))
+        self.scope = TaskScope("world", self.failed)
         self.kv_rates = kv_rates
-        self.kv_faults: list[RandomFaults] = []
         self.events: list[dict[str, object]] = []
         self.failures: list[str] = []
-        self.mgmtd: MgmtdServer | None = None
-        self.metas: list[MetaServer] = []
-        self.storages: list[StorageServer] = []
+        self.mgmtds: dict[str, MgmtdServer] = {}
+        self.metas: dict[str, MetaServer] = {}
+        self.storages: dict[str, StorageServer] = {}
+        self.disks: dict[str, SimDisk] = {}
+        self.processes: dict[str, SimProcess] = {}
         self.clients: list[AsyncFileSystem] = []
         self._clocks: dict[str, SimClock] = {}
         self._client_parts: list[tuple[RpcClient, TaskScope]] = []
+        self._doors: dict[str, tuple[MemoryKv, RandomFaults]] = {}
+        self._runs: dict[str, int] = {}
+        self._dead: list[tuple[SimProcess, MemoryKv | None]] = []
+        self._silences = self.rng("silences")
+        keep_processes(loop)
 
     def rng(self, name: str) -> Rng:
         """The generator of a consumer."""
@@ -100,14 +100,14 @@ class World:
     def clock(self, host: str) -> SimClock:
         """A host's clock: within ±0.9 % of the loop's."""
         if host not in self._clocks:
-            rng = self.rng(f"{host}/clock")
+            rng = self.rng(f"{host}/clock/{self._runs.get(host, 0)}")
             self._clocks[host] = SimClock(
                 self.loop, drift=rng.uniform(-0.009, 0.009), offset_s=rng.uniform(1, 1e6)
             )
         return self._clocks[host]
 
     def failed(self, name: str, error: BaseException) -> None:
-        """A background task of some server ended with a bug."""
+        """A background task ended with a bug."""
         self.failures.append(f"{name}: {error!r}")
 
     def nonces(self, host: str) -> Callable[[], bytes]:
@@ -115,27 +115,86 @@ class World:
         rng = self.rng(f"{host}/nonces")
         return lambda: rng.randbytes(16)
 
-    def kv(self, host: str) -> MemoryKv:
-        """A host's access to the store, with faults of its own."""
-        faults = RandomFaults(self.rng(f"{host}/kv"), self.kv_rates)
-        self.kv_faults.append(faults)
-        return MemoryKv(self.store, faults=faults)
+    def log(self, host: str) -> Logger:
+        """What the servers of a host tell, kept in ``events``."""
+        return capturing_logger(self.events).bind(host=host)
+
+    def set_kv_rates(self, rates: FaultRates) -> None:
+        """How often the store fails, for all who use it from now on."""
+        self.kv_rates = rates
+        for _, faults in self._doors.values():
+            faults.rates = rates
 
     # -- servers
 
+    @property
+    def mgmtd_hosts(self) -> list[str]:
+        """Where the mgmtd runs."""
+        return ["mgmtd0"]
+
+    @property
+    def meta_hosts(self) -> list[str]:
+        """Where metadata services run."""
+        return [f"meta{i}" for i in range(self.shape.meta_count)]
+
+    @property
+    def storage_hosts(self) -> list[str]:
+        """Where storage nodes run."""
+        return [f"storage{i}" for i in range(self.shape.storage_count)]
+
+    @property
+    def client_hosts(self) -> list[str]:
+        """Where clients run."""
+        return [f"client{i}" for i in range(self.shape.client_count)]
+
     async def start(self) -> None:
         """Start everything; returns when the file system can be used."""
-        self.mgmtd = self._make_mgmtd()
-        await self.mgmtd.start()
-        self.metas = [self._make_meta(i) for i in range(self.shape.meta_count)]
-        self.storages = [self._make_storage(i) for i in range(self.shape.storage_count)]
-        servers: list[Server] = [*self.storages, *self.metas]
-        for server in servers:
-            await self._retried(server.start)
+        for host in (*self.mgmtd_hosts, *self.storage_hosts, *self.meta_hosts):
+            await self.boot(host)
         await self._create_table()
-        for i in range(self.shape.client_count):
-            self.clients.append(await self._make_client(f"client{i}"))
+        for host in self.client_hosts:
+            self.clients.append(await self._make_client(host))
         await self._retried(lambda: self.clients[0].makedirs("/work", exist_ok=True))
+
+    async def boot(self, host: str) -> None:
+        """Start a host's server, again while it cannot start or is killed at it, as a supervisor does."""
+        await self._bury()
+        deadline_s = self.loop.time() + READY_TIMEOUT_S
+        while True:
+            process = self.processes[host] = SimProcess(host)
+            start = process.start(self.scope, self._make(host, process).start())
+            await asyncio.wait([start])
+            if not process.is_dead:
+                error = start.exception()
+                if error is None:
+                    return
+                if self.loop.time() > deadline_s or not isinstance(error, Retryable | MaybeApplied):
+                    raise AssertionError(f"{host} does not start") from error
+                self.crash(host)
+            await self._bury()
+            await asyncio.sleep(0.1)
+
+    def crash(self, host: str, *, power: bool = False) -> None:
+        """Kill a host's server where it is; with ``power`` the machine forgets what is not synced."""
+        process = self.processes.pop(host)
+        self.net.crash(host, silent=power and self._silences.random() < 0.5)
+        door = self._doors.pop(host, None)
+        if door is not None:
+            door[1].cut = True
+        disk = self.disks.get(host)
+        if disk is not None:
+            self.disks[host] = disk.after_power_cut() if power else disk.after_kill()
+        if power:
+            self._clocks.pop(host, None)  # it counts from the machine's start
+        process.kill()
+        self._dead.append((process, door[0] if door is not None else None))
+
+    async def _bury(self) -> None:
+        while self._dead:
+            process, kv = self._dead.pop()
+            if kv is not None:
+                await kv.aclose()
+            await process.reap()
 
     async def stop_clients(self) -> None:
         """All clients close."""
@@ -146,39 +205,63 @@ class World:
 
     async def stop_servers(self) -> None:
         """Clean stop of everything else."""
-        servers: list[Server] = [*self.metas, *self.storages]
+        await self._bury()
+        servers: list[Server] = [*self.metas.values(), *self.storages.values(), *self.mgmtds.values()]
         for server in servers:
             await server.stop()
-        if self.mgmtd is not None:
-            await self.mgmtd.stop()
+        await self.scope.aclose()
 
     def calm(self) -> None:
         """No faults any more."""
         self.net.heal()
-        for faults in self.kv_faults:
-            faults.rates = FaultRates()
+        self.set_kv_rates(FaultRates())
 
-    def _make_mgmtd(self) -> MgmtdServer:
-        host = "mgmtd0"
+    def _make(self, host: str, process: SimProcess) -> Server:
+        """The next run of a host's server."""
+        self._runs[host] = run = self._runs.get(host, 0) + 1
+        kind, number = host.rstrip("0123456789"), int(host.lstrip("abcdefghijklmnopqrstuvwxyz"))
+
+        def fail(name: str, error: BaseException) -> None:
+            if not process.is_dead:
+                self.failed(f"{host}, run {run}: {name}", error)
+
+        name = f"{host}/{run}"
+        if kind == "mgmtd":
+            self.mgmtds[host] = mgmtd = self._make_mgmtd(host, name, number, fail)
+            return mgmtd
+        if kind == "meta":
+            self.metas[host] = meta = self._make_meta(host, name, number, fail)
+            return meta
+        self.storages[host] = storage = self._make_storage(host, name, number, fail)
+        return storage
+
+    def _open_kv(self, host: str, run: str) -> MemoryKv:
+        """A process's access to the store, with faults of its own."""
+        faults = RandomFaults(self.rng(f"{run}/kv"), self.kv_rates)
+        kv = MemoryKv(self.store, faults=faults)
+        self._doors[host] = kv, faults
+        return kv
+
+    def _make_mgmtd(self, host: str, run: str, number: int, fail: Fail) -> MgmtdServer:
         return MgmtdServer(
-            MgmtdSettings(NodeId(1), host, f"{host}:{PORT}", f"{host}:{PORT}"),
+            MgmtdSettings(NodeId(1 + number), host, f"{host}:{PORT}", f"{host}:{PORT}"),
             MgmtdComponents(
                 clock=self.clock(host),
-                rng=self.rng(host),
-                kv=self.kv(host),
+                rng=self.rng(run),
+                kv=self._open_kv(host, run),
                 network=self.net.host(host),
                 key=KEY,
-                make_nonce=self.nonces(host),
-                log=capturing_logger(self.events),
-                fail=self.failed,
+                make_nonce=self.nonces(run),
+                log=self.log(host),
+                fail=fail,
             ),
         )
 
-    def _make_meta(self, index: int) -> MetaServer:
-        host, log = f"meta{index}", capturing_logger(self.events)
+    def _make_meta(self, host: str, run: str, number: int, fail: Fail) -> MetaServer:
+        log = self.log(host)
         return MetaServer(
             MetaSettings(
-                NodeId(11 + index),
+                NodeId(11 + number),
                 (f"{host}:{PORT}",),
                 (f"mgmtd0:{PORT}",),
                 host=host,
@@ -186,25 +269,24 @@ class World:
             ),
             MetaComponents(
                 clock=self.clock(host),
-                rng=self.rng(host),
-                kv=self.kv(host),
+                rng=self.rng(run),
+                kv=self._open_kv(host, run),
                 network=self.net.host(host),
                 key=KEY,
                 log=log,
                 metrics=Metrics(),
                 slow=SlowLog(log, self.clock(host), 1e9),
-                make_nonce=self.nonces(host),
-                fail=self.failed,
+                make_nonce=self.nonces(run),
+                fail=fail,
             ),
         )
 
-    def _make_storage(self, index: int) -> StorageServer:
-        host = f"storage{index}"
-        disks = Disks(self.rng(f"{host}/disk"))
-        delays = self.rng(f"{host}/lanes")
+    def _make_storage(self, host: str, run: str, number: int, fail: Fail) -> StorageServer:
+        disk = self.disks.setdefault(host, SimDisk(self.rng(f"{host}/disk")))
+        delays = self.rng(f"{run}/lanes")
         return StorageServer(
             StorageSettings(
-                NodeId(101 + index),
+                NodeId(101 + number),
                 "/node",
                 ("/disk0",),
                 (f"{host}:{PORT}",),
@@ -215,16 +297,16 @@ class World:
             ),
             StorageComponents(
                 clock=self.clock(host),
-                rng=self.rng(host),
+                rng=self.rng(run),
                 network=self.net.host(host),
                 key=KEY,
-                log=capturing_logger(self.events),
+                log=self.log(host),
                 metrics=Metrics(),
                 lanes=InlineLanes(lambda: delays.uniform(0.0001, 0.002)),
-                open_disk=disks.open,
-                open_index=lambda _: sim_opener(disks.open("")),
-                make_nonce=self.nonces(host),
-                fail=self.failed,
+                open_disk=lambda _: disk,
+                open_index=lambda _: sim_opener(disk),
+                make_nonce=self.nonces(run),
+                fail=fail,
                 rpc=RPC,
             ),
         )

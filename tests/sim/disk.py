@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os.path
+from collections.abc import Callable
 
 from fs3.errors import CorruptData, fs_error
 from fs3.rng import Rng
@@ -161,6 +162,8 @@ class SimDisk:
         """What the simulated indexes on this disk have made durable, by path."""
         self.step_count = 0
         self.cut_at: int | None = None
+        self.on_cut: Callable[[], None] = lambda: None
+        """Told at the moment of the cut, before anybody else sees it."""
         self.cold_share = 0.0
         self._off = False
 
@@ -172,6 +175,7 @@ class SimDisk:
         self.step_count += 1
         if self.cut_at is not None and self.step_count >= self.cut_at:
             self._off = True
+            self.on_cut()
             raise PowerCut(f"at step {self.step_count}, {call}")
         left = self._faults.get(call)
         if left is not None:

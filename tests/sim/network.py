@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import socket
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
@@ -27,9 +28,10 @@ class SimInternet:
         self.ports: dict[str, SimDatagramPort] = {}
         self._streams: dict[SimStream, None] = {}
         self._next_port = FIRST_EPHEMERAL_PORT
+        self.crash_counts: dict[str, int] = {}
 
     def host(self, name: str) -> SimNetwork:
-        """The network as host ``name`` sees it."""
+        """The network as host ``name`` sees it, until the host crashes."""
         return SimNetwork(self, name)
 
     def free_port(self) -> int:
@@ -44,7 +46,13 @@ class SimInternet:
         self._streams[near] = self._streams[far] = None
 
     def crash(self, host: str, *, silent: bool = False) -> None:
-        """All of a host's sockets are gone; peers see resets, or nothing (the machine lost its power)."""
+        """All of a host's sockets are gone; peers see resets, or nothing (the machine lost its power).
+
+        Silent until a new process of the host uses the network.
+        """
+        self.crash_counts[host] = self.crash_counts.get(host, 0) + 1
+        if silent:
+            self.weather.faults.down[host] = True
         for address in [a for a, found in self.listeners.items() if found.host == host]:
             del self.listeners[address]
         for address in [a for a, port in self.ports.items() if port.host == host]:
@@ -53,16 +61,18 @@ class SimInternet:
             peer = stream.peer
             stream.vanish()
             if peer is not None and not silent:
-                self.weather.loop.call_later(
-                    self.weather.delay_s(), peer.lose, ConnectionResetError("host crashed")
-                )
+                self.weather.after(self.weather.delay_s(), peer.lose, ConnectionResetError("host crashed"))
 
     def cut(self, source: str, destination: str, *, both_ways: bool = True) -> None:
         """Nothing passes from ``source`` to ``destination`` any more."""
-        self.weather.faults.struck("cut")
         self.weather.faults.cut[source, destination] = True
         if both_ways:
             self.weather.faults.cut[destination, source] = True
+
+    def mend(self, source: str, destination: str) -> None:
+        """The links between two hosts are whole again."""
+        self.weather.faults.cut.pop((source, destination), None)
+        self.weather.faults.cut.pop((destination, source), None)
 
     def heal(self) -> None:
         """Every link is whole, and nothing is lost or slow any more."""
@@ -81,6 +91,16 @@ class SimListener:
         self.host = host
         self.address = address
         self.make_protocol = make
+        self.context = contextvars.copy_context()
+
+    def accept(self, stream: SimStream) -> None:
+        """Serve a connection, in the listening process."""
+        self.context.copy().run(self._accept, stream)
+
+    def _accept(self, stream: SimStream) -> None:
+        protocol = self.make_protocol()
+        stream.set_protocol(protocol)
+        protocol.connection_made(stream)
 
     def close(self) -> None:
         """Take no more connections."""
@@ -98,6 +118,7 @@ class SimDatagramPort:
         self.host = host
         self.address = address
         self.receive = receive
+        self._context = contextvars.copy_context()
 
     def send(self, data: bytes, address: str) -> None:
         """Send, lose, delay or double."""
@@ -108,13 +129,13 @@ class SimDatagramPort:
         copies = 2 if weather.strikes("datagram copy", faults.datagram_copy_rate) else 1
         for _ in range(copies):
             if not weather.strikes("datagram loss", faults.datagram_loss_rate):
-                weather.loop.call_later(weather.delay_s(), self._arrive, data, address)
+                weather.after(weather.delay_s(), self._arrive, data, address)
 
     def _arrive(self, data: bytes, address: str) -> None:
         port = self._net.ports.get(address)
         if port is not None and not self._net.weather.is_cut(self.host, port.host):
             self._net.weather.note(self.host, port.host, data)
-            port.receive(data, self.address)
+            port._context.copy().run(port.receive, data, self.address)
 
     def close(self) -> None:
         """Receive nothing more."""
@@ -130,24 +151,32 @@ class SimNetwork:
     def __init__(self, net: SimInternet, host: str) -> None:
         self._net = net
         self.host = host
+        self._crash_count = net.crash_counts.get(host, 0)
+
+    def _use(self) -> None:
+        """The host is up if a process of it that still runs is at work."""
+        if self._crash_count != self._net.crash_counts.get(self.host, 0):
+            raise ConnectionAbortedError(f"{self.host} has crashed since: this process is no more")
+        self._net.weather.faults.down.pop(self.host, None)
 
     async def connect(self, address: str, make_protocol: Callable[[], P]) -> tuple[asyncio.Transport, P]:
         """A connection, after one round trip; refused where nobody listens."""
+        self._use()
         weather = self._net.weather
         peer_host, _ = split_address(address)
         await asyncio.sleep(weather.delay_s())
-        while weather.is_cut(self.host, peer_host):  # noqa: ASYNC110  # as SYNs are sent again
-            await asyncio.sleep(1.0)
+        while weather.is_cut(self.host, peer_host) or weather.is_cut(peer_host, self.host):  # noqa: ASYNC110
+            await asyncio.sleep(1.0)  # as SYNs are sent again
         listener = self._net.listeners.get(address)
         if listener is None:
             raise ConnectionRefusedError(f"nobody listens at {address}")
         near_name, far_name = (self.host, self._net.free_port()), split_address(address)
-        near = SimStream(weather, self.host, peer_host, {"sockname": near_name, "peername": far_name})
-        far = SimStream(weather, peer_host, self.host, {"sockname": far_name, "peername": near_name})
+        near_extra = {"sockname": near_name, "peername": far_name}
+        far_extra = {"sockname": far_name, "peername": near_name}
+        near = SimStream(weather, self.host, peer_host, near_extra, contextvars.copy_context())
+        far = SimStream(weather, peer_host, self.host, far_extra, listener.context)
         self._net.join(near, far)
-        served = listener.make_protocol()
-        far.set_protocol(served)
-        served.connection_made(far)
+        listener.accept(far)
         await asyncio.sleep(weather.delay_s())
         protocol = make_protocol()
         near.set_protocol(protocol)
@@ -169,6 +198,7 @@ class SimNetwork:
         return port
 
     def _own(self, address: str) -> str:
+        self._use()
         host, port = split_address(address)
         assert host == self.host, f"{self.host} cannot listen at {address}"
         return f"{host}:{port or self._net.free_port()}"

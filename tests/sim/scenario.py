@@ -6,19 +6,18 @@ import asyncio
 from dataclasses import dataclass
 
 from fs3.kv.faults import FaultRates
-from fs3.kv.schema import range_of
 from fs3.rng import Rng, derived_rng
 from fs3.tasks import TaskScope
 
-from .checkers import replicas_identical
+from .aftermath import left_over, settled
 from .cluster import World, WorldShape
 from .loop import SimLoop, run_virtual
+from .trouble import Trouble
 from .wires import LinkFaults
 from .workload import ClientActor, Seen, prepare
 
 OPERATIONS = 60
 """Of each client."""
-CALM_TIMEOUT_S = 60.0
 WORK_TIMEOUT_S = 600.0
 
 
@@ -72,18 +71,24 @@ async def _run(seed: int) -> Outcome:
     await world.start()
     await prepare(world)
     world.net.weather.faults = links
-    for faults in world.kv_faults:
-        faults.rates = store
+    world.set_kv_rates(store)
+    actors = [ClientActor(world, i, seen) for i in range(len(world.clients))]
+    trouble = Trouble(world, derived_rng(seed, "trouble"))
     async with TaskScope("actors", world.failed) as scope:
-        actors = [ClientActor(world, i, seen) for i in range(len(world.clients))]
+        befalling = scope.start("trouble", trouble.run())
         works = [scope.start(f"actor {i}", actor.run(OPERATIONS)) for i, actor in enumerate(actors)]
         async with asyncio.timeout(WORK_TIMEOUT_S):
             for work in works:
                 await work
+        trouble.end()
+        await befalling
     world.calm()
-    problems = seen.judge() + await _settled(world) + world.failures
+    problems = await settled(world)
+    for actor in actors:
+        await actor.read_everything()
+    problems += seen.judge() + world.failures
     await world.stop_clients()
-    problems += await _leaks(world)
+    problems += await left_over(world)
     simulated_s = world.loop.time()
     await world.stop_servers()
     problems += world.failures
@@ -96,49 +101,3 @@ async def _run(seed: int) -> Outcome:
         simulated_s=simulated_s,
         faults=tuple(sorted(links.counts.items())),
     )
-
-
-async def _settled(world: World) -> list[str]:
-    """Wait until no version is pending anywhere, then compare the replicas."""
-    runners = [(s.addresses[0], r) for s in world.storages if s.targets for r in s.targets.by_chain.values()]
-    deadline_s = world.loop.time() + CALM_TIMEOUT_S
-    while any(runner.store.pendings() for _, runner in runners):
-        if world.loop.time() > deadline_s:
-            return [
-                f"{name}: a version is still pending after {CALM_TIMEOUT_S} s of calm" for name, _ in runners
-            ]
-        await asyncio.sleep(0.5)
-    found: list[str] = []
-    chains = {chain for s in world.storages if s.targets for chain in s.targets.by_chain}
-    for chain in sorted(chains):
-        replicas = []
-        for server in world.storages:
-            runner = server.targets.by_chain.get(chain) if server.targets else None
-            if runner is not None:
-                content: dict[object, object] = {
-                    chunk: state.committed for chunk, state in runner.store.list_chunks(limit=1_000_000)
-                }
-                replicas.append((server.addresses[0], content))
-        found += replicas_identical(replicas, chain)
-    return found
-
-
-async def _leaks(world: World) -> list[str]:
-    """Every client has gone: no session, open file or answer may be left for long."""
-    deadline_s = world.loop.time() + CALM_TIMEOUT_S
-    while left := _left(world):
-        if world.loop.time() > deadline_s:
-            return left
-        await asyncio.sleep(1)
-    return []
-
-
-def _left(world: World) -> list[str]:
-    store, left = world.store, list[str]()
-    for prefix in (b"SESS", b"OPEN", b"SOPN", b"SLOT"):
-        keys = [
-            k for k in store.keys_between(*range_of(prefix)) if store.value_at(k, store.version) is not None
-        ]
-        if keys:
-            left.append(f"{len(keys)} records {prefix.decode()} are left after all clients closed")
-    return left

@@ -9,9 +9,11 @@ resets, as the fault says.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import zlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +42,8 @@ class LinkFaults:
     datagram_copy_rate: float = 0.0
     cut: dict[tuple[str, str], bool] = field(default_factory=dict)
     """(from host, to host): nothing passes this way."""
+    down: dict[str, bool] = field(default_factory=dict)
+    """Hosts without power: nothing passes, and nobody is told."""
     counts: dict[str, int] = field(default_factory=dict)
     """How often each fault struck."""
 
@@ -56,7 +60,12 @@ class Weather:
         self.faults = faults
         self._rng = rng
         self._trace = hashlib.sha256()
+        self._context = contextvars.copy_context()
         self.delivered_count = 0
+
+    def after(self, delay_s: float, action: Callable[..., object], *values: Any) -> None:
+        """Do something later, as the network: what is under way does not end with who sent it."""
+        self.loop.call_later(delay_s, action, *values, context=self._context.copy())
 
     def note(self, source: str, destination: str, data: bytes) -> None:
         """A delivery: the trace is a sum over who, to whom, what and when."""
@@ -86,18 +95,29 @@ class Weather:
 
     def is_cut(self, source: str, destination: str) -> bool:
         """Whether nothing passes from one host to the other."""
-        return self.faults.cut.get((source, destination), False)
+        faults = self.faults
+        return (source, destination) in faults.cut or source in faults.down or destination in faults.down
 
 
 class SimStream(asyncio.Transport):
     """One end of a connection; offers what asyncio's socket transports offer."""
 
-    def __init__(self, weather: Weather, host: str, peer_host: str, extra: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        weather: Weather,
+        host: str,
+        peer_host: str,
+        extra: dict[str, Any],
+        context: contextvars.Context,
+    ) -> None:
         super().__init__(extra)
         self._weather = weather
+        self._context = context
+        """Of the process whose end this is: its protocol runs there, whoever sent."""
         self.host = host
         self._peer_host = peer_host
         self.peer: SimStream | None = None
+        self.has_vanished = False
         self._protocol: asyncio.BaseProtocol | None = None
         self._in_flight: deque[bytes] = deque()
         self._in_flight_bytes = 0
@@ -113,7 +133,7 @@ class SimStream(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
-        self._weather.loop.call_soon(self._drain_inbox)  # what came before the end was told of itself
+        self._soon(self._drain_inbox)  # what came before the end was told of itself
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         assert self._protocol is not None
@@ -147,7 +167,7 @@ class SimStream(asyncio.Transport):
     def resume_reading(self) -> None:
         if not self._reading:
             self._reading = True
-            self._weather.loop.call_soon(self._drain_inbox)
+            self._soon(self._drain_inbox)
 
     def is_reading(self) -> bool:
         return self._reading
@@ -163,12 +183,10 @@ class SimStream(asyncio.Transport):
 
     def abort(self) -> None:
         """Drop what is left; the peer sees a reset."""
-        peer = self.peer
+        peer = None if self._ended else self.peer
         self.lose(None)
         if peer is not None:
-            self._weather.loop.call_later(
-                self._weather.delay_s(), peer.lose, ConnectionResetError("reset by peer")
-            )
+            self._weather.after(self._weather.delay_s(), peer.lose, ConnectionResetError("reset by peer"))
 
     # -- the network's side
 
@@ -181,10 +199,11 @@ class SimStream(asyncio.Transport):
         self._inbox.clear()
         self._in_flight_bytes = 0
         if self._protocol is not None:
-            self._weather.loop.call_soon(self._protocol.connection_lost, error)
+            self._soon(self._protocol.connection_lost, error)
 
     def vanish(self) -> None:
         """The host crashed: this end runs no more code."""
+        self.has_vanished = True
         self._ended = self._closing = True
         self._protocol = None
         self._in_flight.clear()
@@ -197,7 +216,7 @@ class SimStream(asyncio.Transport):
                 self._finish()
             return
         self._busy = True
-        self._weather.loop.call_later(self._weather.delay_s(), self._deliver)
+        self._weather.after(self._weather.delay_s(), self._deliver)
 
     def _deliver(self) -> None:
         self._busy = False
@@ -208,6 +227,9 @@ class SimStream(asyncio.Transport):
             self._wait_out_cut()
             return
         self._cut_since_s = None
+        if peer.has_vanished:
+            self.lose(ConnectionResetError("the host has started again since"))
+            return
         if weather.strikes("reset", weather.faults.reset_rate):
             peer.lose(ConnectionResetError("injected reset"))
             self.lose(ConnectionResetError("injected reset"))
@@ -217,7 +239,7 @@ class SimStream(asyncio.Transport):
         self._in_flight_bytes = 0
         if self._write_paused:
             self._write_paused = False
-            self.get_protocol().resume_writing()
+            self._soon(self.get_protocol().resume_writing)
         weather.note(self.host, self._peer_host, data)
         peer.arrive(data)
         self._pump()
@@ -230,19 +252,22 @@ class SimStream(asyncio.Transport):
             self.lose(TimeoutError("link is cut"))
             return
         self._busy = True
-        self._weather.loop.call_later(RETRANSMIT_S, self._deliver)
+        self._weather.after(RETRANSMIT_S, self._deliver)
 
     def _finish(self) -> None:
         peer = self.peer
         self.lose(None)
         if peer is not None:
-            self._weather.loop.call_later(self._weather.delay_s(), peer.lose, None)
+            self._weather.after(self._weather.delay_s(), peer.lose, None)
 
     def arrive(self, data: bytes) -> None:
         """Bytes have come."""
         if not self._ended:
             self._inbox.append(data)
-            self._drain_inbox()
+            self._context.copy().run(self._drain_inbox)
+
+    def _soon(self, action: Callable[..., object], *values: Any) -> None:
+        self._weather.loop.call_soon(action, *values, context=self._context.copy())
 
     def _drain_inbox(self) -> None:
         while self._inbox and self._reading and not self._ended and self._protocol is not None:

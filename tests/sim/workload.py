@@ -106,7 +106,18 @@ class ClientActor:
         """Read one block of any file."""
         other = self._rng.randrange(-1, 3)
         path = SHARED if other < 0 else f"{DIRECTORY}/of{other}"
-        block = self._rng.randrange(BLOCKS)
+        await self._read_block(path, self._rng.randrange(BLOCKS))
+
+    async def read_everything(self) -> None:
+        """Whatever was acknowledged is there: every block, every small file, the directory."""
+        for path in (SHARED, f"{DIRECTORY}/of{self._index}"):
+            for block in range(BLOCKS):
+                await self._read_block(path, block)
+        for path in self._own:
+            await self._check_small(path)
+        await self.list_own()
+
+    async def _read_block(self, path: str, block: int) -> None:
         async with await self._fs.open(path, "rb") as file:
             start_s = self._loop.time()
             data = await file.pread(BLOCK_BYTES, block * BLOCK_BYTES)
@@ -129,10 +140,12 @@ class ClientActor:
     async def read_small(self) -> None:
         """Read back a file of ours."""
         if self._own:
-            path = self._rng.choice(list(self._own))
-            data = await self._fs.read_file(path)
-            if data != STAMP.pack(self._own[path], self._index):
-                self._seen.problems.append(f"{path}: {data!r} is not what was written")
+            await self._check_small(self._rng.choice(list(self._own)))
+
+    async def _check_small(self, path: str) -> None:
+        data = await self._fs.read_file(path)
+        if data != STAMP.pack(self._own[path], self._index):
+            self._seen.problems.append(f"{path}: {data!r} is not what was written")
 
     async def list_own(self) -> None:
         """All our files, and no others of ours, are in the directory."""

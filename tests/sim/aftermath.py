@@ -1,0 +1,109 @@
+"""What a cluster must come to when the faults are over: everything serves, nothing is pending or left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from fs3.ids import ChainId
+from fs3.kv.schema import range_of
+from fs3.routing import ChainInfo
+from fs3.storage.runner import TargetRunner
+
+from .checkers import replicas_identical
+from .cluster import World
+
+CALM_TIMEOUT_S = 60.0
+PASSING = (b"SESS", b"SREN", b"SNON", b"OPEN", b"SOPN", b"SLOT", b"CUTQ", b"SPLQ", b"STLQ", b"RMVQ")
+"""Records that go with the sessions, or with the work, that they are of."""
+
+
+async def settled(world: World) -> list[str]:
+    """Wait until all chains serve and nothing is pending; then compare replicas and verify their bytes."""
+    problems = await _within(world, lambda: _not_serving(world)) or await _within(
+        world, lambda: _pending(world)
+    )
+    for chain, runners in sorted(_replicas(world).items()):
+        content: list[tuple[str, dict[object, object]]] = []
+        for host, runner in runners.items():
+            chunks = runner.store.list_chunks(limit=1_000_000)
+            content.append((host, {chunk: state.committed for chunk, state in chunks}))
+            problems += [
+                f"chain {chain}, {host}: {chunk} is damaged: {damage}"
+                for chunk, _ in chunks
+                if (damage := runner.store.verify_chunk(chunk))
+            ]
+        problems += replicas_identical(content, chain)
+    return problems
+
+
+async def left_over(world: World) -> list[str]:
+    """Every client has gone: no session, open file or answer may be left for long."""
+    return await _within(world, lambda: _records(world))
+
+
+async def _within(world: World, look: Callable[[], list[str]]) -> list[str]:
+    """What ``look`` still finds after ``CALM_TIMEOUT_S``; nothing, as soon as it finds nothing."""
+    deadline_s = world.loop.time() + CALM_TIMEOUT_S
+    while found := look():
+        if world.loop.time() > deadline_s:
+            return [f"after {CALM_TIMEOUT_S:.0f} s of calm: {text}" for text in found]
+        await asyncio.sleep(0.5)
+    return []
+
+
+def _replicas(world: World) -> dict[ChainId, dict[str, TargetRunner]]:
+    found: dict[ChainId, dict[str, TargetRunner]] = {}
+    for host, server in world.storages.items():
+        for chain, runner in server.targets.by_chain.items() if server.targets else ():
+            found.setdefault(chain, {})[host] = runner
+    return found
+
+
+def _not_serving(world: World) -> list[str]:
+    """Members of chains that do not serve at the chain's newest version, in their present generation."""
+    newest: dict[ChainId, ChainInfo] = {}
+    for server in world.storages.values():
+        if server.agent is None:
+            return ["a storage node has not started"]
+        for chain, info in server.agent.routing.chains.items():
+            if chain not in newest or newest[chain].version < info.version:
+                newest[chain] = info
+    replicas, problems = _replicas(world), list[str]()
+    for chain, info in sorted(newest.items()):
+        serving = {
+            runner.replica.gate.target
+            for host, runner in replicas.get(chain, {}).items()
+            if runner.replica.gate.read_problem(info.version) is None
+        }
+        present = {
+            runner.replica.gate.target: agent.generation
+            for host, runner in replicas.get(chain, {}).items()
+            if (agent := world.storages[host].agent) is not None
+        }
+        for member in info.members:
+            if member.target not in serving:
+                problems.append(f"target {member.target:x} of chain {chain} does not serve at {info.version}")
+            if member.generation != present.get(member.target):
+                problems.append(f"chain {chain} names generation {member.generation} of {member.target:x}")
+    return problems or ([] if newest else ["there are no chains"])
+
+
+def _pending(world: World) -> list[str]:
+    return [
+        f"chain {chain}, {host}: {len(pendings)} versions are pending"
+        for chain, runners in sorted(_replicas(world).items())
+        for host, runner in runners.items()
+        if (pendings := runner.store.pendings())
+    ]
+
+
+def _records(world: World) -> list[str]:
+    store, left = world.store, list[str]()
+    for prefix in PASSING:
+        keys = [
+            k for k in store.keys_between(*range_of(prefix)) if store.value_at(k, store.version) is not None
+        ]
+        if keys:
+            left.append(f"{len(keys)} records {prefix.decode()} are left after all clients closed")
+    return left

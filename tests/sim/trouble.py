@@ -1,0 +1,112 @@
+"""Crashes, restarts and cut links, drawn from the seed while clients work.
+
+One kind of server is down at a time at most once: storage nodes one after the other (chains keep their
+members, so writes wait for the one that is away), likewise the metadata services and the mgmtd; links are
+cut beside that. Each kind of fault is left out of half of the seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+from fs3.rng import Rng
+from fs3.tasks import TaskScope
+
+from .cluster import World
+
+STEPS_MAX = 12
+"""A crash that is to meet a disk at work strikes at one of its next so many writes and syncs."""
+STEP_PATIENCE_S = 2.0
+
+
+class Trouble:
+    """What befalls one world."""
+
+    def __init__(self, world: World, rng: Rng) -> None:
+        self._world = world
+        self._rng = rng
+        self._is_over = asyncio.Event()
+        self._kills, self._power_cuts, self._metas, self._mgmtds, self._links = (
+            rng.random() < 0.5 for _ in range(5)
+        )
+
+    async def run(self) -> None:
+        """Make trouble until ``end``; returns when everything is up again."""
+        works: list[Callable[[], Coroutine[None, None, None]]] = []
+        if self._kills or self._power_cuts:
+            works.append(self._storage_nodes)
+        if self._metas:
+            works.append(lambda: self._servers("meta", self._world.meta_hosts))
+        if self._mgmtds:
+            works.append(lambda: self._servers("mgmtd", self._world.mgmtd_hosts))
+        if self._links:
+            works.append(self._cut_links)
+        async with TaskScope("trouble", self._world.failed) as scope:
+            for task in [scope.start(f"trouble {i}", work()) for i, work in enumerate(works)]:
+                await task
+
+    def end(self) -> None:
+        """No more after what is under way."""
+        self._is_over.set()
+
+    async def _quiet(self, least_s: float, most_s: float) -> bool:
+        """Let some time pass; False: it is over."""
+        try:
+            async with asyncio.timeout(self._rng.uniform(least_s, most_s)):
+                await self._is_over.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _outage(self) -> None:
+        """How long something is away: often just the time of a restart."""
+        await asyncio.sleep(self._rng.choice((0.2, self._rng.uniform(0.2, 2), self._rng.uniform(2, 8))))
+
+    def _struck(self, kind: str) -> None:
+        self._world.net.weather.faults.struck(kind)
+
+    async def _servers(self, kind: str, hosts: list[str]) -> None:
+        while await self._quiet(0.2, 10):
+            host, power = self._rng.choice(hosts), self._rng.random() < 0.3
+            self._struck(f"{kind} {'power cut' if power else 'kill'}")
+            self._world.crash(host, power=power)
+            await self._outage()
+            await self._world.boot(host)
+
+    async def _storage_nodes(self) -> None:
+        while await self._quiet(0.1, 8):
+            host = self._rng.choice(self._world.storage_hosts)
+            power = self._power_cuts and (not self._kills or self._rng.random() < 0.5)
+            if self._rng.random() < 0.5:
+                self._aim(host, power)
+                await asyncio.sleep(STEP_PATIENCE_S)
+                self._world.disks[host].cut_at = None
+            if host in self._world.processes:
+                self._crash_storage(host, power, "")
+            await self._outage()
+            if self._rng.random() < 0.3:
+                self._aim(host, power)  # it may not survive its start
+            await self._world.boot(host)
+            self._world.disks[host].cut_at = None
+
+    def _aim(self, host: str, power: bool) -> None:
+        """Strike in the middle of what the host does to its disk next."""
+        disk = self._world.disks[host]
+        disk.cut_at = disk.step_count + self._rng.randint(1, STEPS_MAX)
+        disk.on_cut = lambda: self._crash_storage(host, power, " at the disk")
+
+    def _crash_storage(self, host: str, power: bool, where: str) -> None:
+        self._struck(f"storage {'power cut' if power else 'kill'}{where}")
+        self._world.crash(host, power=power)
+
+    async def _cut_links(self) -> None:
+        world = self._world
+        hosts = [*world.mgmtd_hosts, *world.meta_hosts, *world.storage_hosts, *world.client_hosts]
+        while await self._quiet(0.2, 8):
+            source, destination = self._rng.sample(hosts, 2)
+            both_ways = self._rng.random() < 0.5
+            self._struck(f"cut {'both ways' if both_ways else 'one way'}")
+            world.net.cut(source, destination, both_ways=both_ways)
+            await asyncio.sleep(self._rng.uniform(0.2, 5))
+            world.net.mend(source, destination)
