@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-READ_HERE_BYTES_MIN = 64 * 1024
-"""Shorter reads go over the small plane, and so over the event loop."""
-
 
 class File(io.RawIOBase):
     """See the module's text. Made by ``FileSystem.open``."""
@@ -115,20 +112,16 @@ class File(io.RawIOBase):
     def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; the position stays."""
         inner = self.inner()
-        if size < READ_HERE_BYTES_MIN:
-            return self._filesystem.run(inner.pread(size, offset))
-        room = BytesToFill(min(size, max(inner.size - offset, 1)))
+        room = BytesToFill(max(0, min(size, max(inner.size - offset, 1))))
         return room.taken(self.preadinto(room.view, offset))
 
     def preadinto(self, buffer: bytearray | memoryview, offset: int) -> int:
         """Fill ``buffer`` from ``offset`` on; how many bytes."""
         inner = self.inner()
         view = memoryview(buffer).cast("B")
-        if len(view) >= READ_HERE_BYTES_MIN:
-            core = self._filesystem.asynchronous.core
-            counts = read_here(core, [(inner, offset, len(view))], [view])
-            if counts is not None:
-                return counts[0]
+        counts = read_here(self._filesystem.asynchronous.core, [(inner, offset, len(view))], [view])
+        if counts is not None:
+            return counts[0]
         return self._filesystem.run(inner.preadinto(view, offset))
 
     def preadv(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int:

@@ -74,20 +74,35 @@ class Capabilities:
         entry = self._entries.get(number)
         return entry is not None and address in entry.presented
 
+    def to_present(self, address: str, numbers: Iterable[int]) -> list[PresentRequest]:
+        """What a server must be told before it is asked under these numbers. CapabilityExpired when one could
+        not be renewed."""
+        return [
+            PresentRequest(session=self._session, number=number, capability=entry.data)
+            for number in numbers
+            if address not in (entry := self._usable(number)).presented
+        ]
+
+    def was_presented(self, address: str, request: PresentRequest) -> None:
+        """A server has taken it."""
+        entry = self._entries.get(request.number)
+        if entry is not None and entry.data == request.capability:
+            entry.presented[address] = None
+
+    def _usable(self, number: int) -> _Entry:
+        entry = self._entries.get(number)
+        if entry is None or not entry.data:
+            raise CapabilityExpired(f"capability {number} could not be renewed")
+        return entry
+
     async def present(self, address: str, numbers: Iterable[int], timeout_s: float) -> None:
         """Make sure that the server at ``address`` knows these capabilities. Raises as a call does;
         CapabilityExpired when one could not be renewed."""
-        for number in numbers:
-            entry = self._entries.get(number)
-            if entry is None or not entry.data:
-                raise CapabilityExpired(f"capability {number} could not be renewed")
-            if address in entry.presented:
-                continue
-            request = PresentRequest(session=self._session, number=number, capability=entry.data)
+        for request in self.to_present(address, numbers):
             await self._caller.call(
                 address, PRESENT, request, timeout_s=max(0.001, min(timeout_s, PRESENT_TIMEOUT_S))
             )
-            entry.presented[address] = None
+            self.was_presented(address, request)
 
     async def renew(self) -> None:
         """Renew those that have lived half of their life. Raises as a call does; then it was for nothing."""

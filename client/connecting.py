@@ -15,6 +15,7 @@ from fs3.rng import system_rng
 from fs3.rpc.bulk_client import BulkClient
 from fs3.rpc.client import RpcClient
 from fs3.rpc.network import SystemNetwork
+from fs3.rpc.thread_calls import ThreadCaller
 from fs3.stubs.mgmtd import MgmtdStub, RoutingCache
 from fs3.tasks import TaskScope
 
@@ -54,8 +55,14 @@ async def connect_profile(profile: Profile, settings: ClientSettings) -> AsyncFi
     rpc = RpcClient(credentials, network, rng=rng, make_nonce=system_nonce, on_failure=failed, bulk=bulk)
     scope = TaskScope("fs3-client", failed)
     routing = RoutingCache(MgmtdStub(rpc, profile.seeds, clock, rng), rng, silent_logger())
-    components = Components(rpc, routing, clock, rng, system_nonce, socket.gethostname(), rpc)
-    core = ClientCore(components, settings, scope, rpc.aclose)
+    threads = ThreadCaller(credentials, network, make_nonce=system_nonce)
+    components = Components(rpc, routing, clock, rng, system_nonce, socket.gethostname(), rpc, threads)
+
+    async def close() -> None:
+        threads.close()
+        await rpc.aclose()
+
+    core = ClientCore(components, settings, scope, close)
     try:
         routing.start(scope)
         await routing.refresh()

@@ -11,6 +11,7 @@ import msgspec
 from fs3.clock import Clock
 from fs3.rng import Rng
 from fs3.rpc.service import Caller, Method, Sink
+from fs3.rpc.thread_calls import ThreadCaller
 from fs3.stubs.storage import RoutingSource
 
 MIB = 1 << 20
@@ -68,3 +69,5 @@ class Components:
     """This machine's name, shown in the list of sessions."""
     blocking: BlockingCaller | None = None
     """For threads that do large reads themselves; None: everything goes through the loop."""
+    threads: ThreadCaller | None = None
+    """For threads that do small reads themselves; None: everything goes through the loop."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fs3.errors import CapabilityExpired, StaleRouting, Unauthenticated
@@ -66,7 +67,7 @@ async def test_one_refused_item_leaves_the_others(
     async with storage_cluster(tmp_path) as cluster:
         user, datas = await written(cluster)
         items = [user.item(*place) for place in PLACES]
-        sink = await user.read_items([*items, user.item(0, 0, 10, **changes)], at=1)
+        sink = await user.read_items([*items, msgspec.structs.replace(user.item(0, 0, 10), **changes)], at=1)
         refused = sink.results.pop()
         sink.data.pop()
         assert refused is not None and refused.code == error.code  # type: ignore[attr-defined]
