@@ -18,8 +18,8 @@ venv: ## set up .venv, if it is not ready
 demo: venv ## a real cluster of processes: write, read back, verify, kill a node; figures at the end
 	@.venv/bin/fs3 demo $(ARGS)
 
-test: venv ## the default test suite
-	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
+test: venv ## the default test suite, on all cores
+	@$(PYTHON_OF_VENV) -m pytest -n auto --dist loadfile $(ARGS)
 
 soak: venv ## everything at length: long seeds, real processes, crash tests, many examples
 	@$(PYTHON_OF_VENV) -m pytest --tier=all --hypothesis-profile=soak --timeout=3600 $(ARGS)

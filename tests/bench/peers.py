@@ -59,8 +59,8 @@ def fio_mib_s(directory: Path) -> float:
     """The same writes by fio: one thread, 1 MiB, a sync after each eighth."""
     command = [
         "fio", "--name=limit", f"--directory={directory}", "--rw=write", "--bs=1m", "--size=128m",
-        "--direct=1", f"--fdatasync={BATCH}", "--ioengine=psync", "--overwrite=1", "--time_based", f"--runtime={SECONDS}",
-        "--output-format=json",
+        "--direct=1", f"--fdatasync={BATCH}", "--ioengine=psync", "--overwrite=1", "--time_based",
+        f"--runtime={SECONDS}", "--output-format=json",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=directory)
     text = done.stdout[done.stdout.index("{") :]
