@@ -31,8 +31,8 @@ class Piece(Generic[F]):
     """A range of one chunk and where its bytes go."""
 
     __slots__ = (
-        "chain", "chunk", "corrupt_count", "file", "length_bytes", "offset_bytes", "refused_count", "tries",
-        "view",
+        "chain", "chunk", "corrupt_count", "doubted", "file", "length_bytes", "offset_bytes", "refused_count",
+        "tries", "view",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,8 @@ class Piece(Generic[F]):
         """Addresses that did not give it."""
         self.corrupt_count = 0
         """Times that its bytes had a wrong sum."""
+        self.doubted = ""
+        """Address whose bytes had a wrong sum: it is asked once more, and compares them itself first."""
         self.refused_count = 0
         """Times that its capability was not known."""
 

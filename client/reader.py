@@ -7,6 +7,8 @@ deadline. What each error means for the next round:
 =================================  ====================================================================
 StaleRouting                       fetch routing, then again (within 100 ms)
 Unavailable, MaybeApplied, Busy…   another replica, at once; after all of them failed: a pause, routing
+wrong sum on arrival               once more of the same replica, which compares its bytes first; what the
+                                   way did is mended so, what the disk did it answers as CorruptData
 CorruptData                        another replica; every replica at most twice, then it is the answer
 CapabilityExpired                  present it again, same replica; in vain: as StaleFile
 StaleFile                          the caller re-reads the inode
@@ -37,7 +39,7 @@ from fs3.errors import (
     StaleRouting,
     Unavailable,
 )
-from fs3.ids import ChainId, ChainVersion
+from fs3.ids import ChainId, ChainVersion, ChunkId
 from fs3.tasks import TaskScope
 from fs3.wire.storage import READ, ReadItem, ReadRequest
 
@@ -45,7 +47,7 @@ from .byte_budget import ByteBudget
 from .memory import fresh_memory
 from .open_files import OpenFile
 from .plan import BULK_BYTES_MIN, Batch, Piece, group
-from .receiving import ReadSink
+from .receiving import ReadSink, WrongSum
 from .selection import HedgeBudget, Latencies, Replicas
 from .session import Session
 from .settings import ClientSettings, Components
@@ -55,7 +57,9 @@ ATTEMPT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.01
 PAUSE_MAX_S = 0.1
 CORRUPT_TRIES = 2
-"""Times that one replica may give bytes with a wrong sum: the second read may see a newer version."""
+"""Times that one replica may give wrong bytes: the second time it has compared them with their sums."""
+DOUBTS_MAX = 1024
+"""Chunks that ``Reader.doubt`` remembers; who reads beyond that finds out again."""
 REFUSED_TRIES = 4
 """Times that a capability is presented again for one piece; then it is over, and got anew."""
 TRIES_KEPT = 2
@@ -92,7 +96,10 @@ class ReaderCounters:
     retried_pieces: int = 0
     hedges: int = 0
     hedges_won: int = 0
+    wrong_sums: int = 0
+    """Pieces that came with a wrong sum, and were asked for once more of the same replica."""
     corrupt_pieces: int = 0
+    """Those that were wrong then as well, or of which a replica said that its bytes are wrong."""
 
 
 class Reader:
@@ -110,6 +117,7 @@ class Reader:
         self.hedges = HedgeBudget()
         self.budget = ByteBudget(settings.bytes_in_flight_max)
         self.counters = ReaderCounters()
+        self._doubts: dict[ChunkId, str] = {}
 
     async def read(self, session: Session, pieces: list[FilePiece], timeout_s: float) -> list[OpenFile]:
         """Fill the views of all pieces (of files of one session).
@@ -120,6 +128,8 @@ class Reader:
         """
         deadline_s = self._clock.boot_s() + timeout_s
         self.counters.pieces += len(pieces)
+        if self._doubts:
+            self._take_doubts(pieces)
         attempt = 0
         stale: dict[OpenFile, None] = {}
         while True:
@@ -135,8 +145,8 @@ class Reader:
             if not failures:
                 return list(stale)
             pieces = [failure.piece for failure in failures]
-            attempt += 1
             worst = self._judge(session, failures)
+            attempt += not all(piece.doubted for piece in pieces)
             await self._before_next(worst, attempt, deadline_s)
 
     # --- where to ---
@@ -161,6 +171,8 @@ class Reader:
                 may_join = size_bytes < BULK_BYTES_MIN and not piece.tries
                 joined = self._joined(addresses, planned_bytes, now_s) if may_join else None
                 address = joined or self.replicas.choose(addresses, now_s, piece.tries, planned_bytes)
+                if piece.doubted in addresses:
+                    address = piece.doubted
                 if not piece.tries:
                     chosen[chain] = (address, ONE_REPLICA_BYTES - size_bytes)
             planned_bytes[address] = planned_bytes.get(address, 0) + size_bytes
@@ -267,6 +279,7 @@ class Reader:
             finally:
                 self.replicas.end(other.address, other.bytes)
             if failure is not None or copy_sink.missing():
+                self.doubt(other, copy_sink)
                 return  # the first call is still there for it, and the next round
         await end_tasks([first])  # from here on no byte of it can arrive
         for at, copy in zip(wanted, copies, strict=True):
@@ -307,7 +320,10 @@ class Reader:
         chains = self._routing.routing.chains
         versions: dict[ChainId, ChainVersion] = {}
         items = []
+        verify = False
         for piece in pieces:
+            if piece.doubted:
+                verify = True
             chain = piece.chain
             version = versions.get(chain)
             if version is None:
@@ -319,7 +335,7 @@ class Reader:
             items.append(
                 ReadItem(chain, version, piece.chunk, piece.offset_bytes, piece.length_bytes, number)
             )
-        return ReadRequest(session=session.id, items=tuple(items))
+        return ReadRequest(session=session.id, items=tuple(items), verify=verify)
 
     # --- between rounds ---
 
@@ -333,17 +349,43 @@ class Reader:
                 session.capabilities.forget(address, piece.file.capability)
                 piece.refused_count += 1
             elif isinstance(error, CorruptData):
-                self.counters.corrupt_pieces += 1
-                piece.corrupt_count += 1
-                if piece.corrupt_count >= CORRUPT_TRIES * len(self._serving(piece.chain)):
-                    raise error
+                self._judge_corrupt(piece, address, error)
             elif not isinstance(error, Retryable | MaybeApplied | StaleRouting):
                 raise error
             if not isinstance(error, CapabilityExpired):
-                piece.tries = (*piece.tries[-TRIES_KEPT:], address)
+                if not isinstance(error, WrongSum):
+                    piece.doubted = ""  # else a replica that does not answer would be asked for ever
+                if piece.tries[-1:] != (address,):
+                    piece.tries = (*piece.tries[-TRIES_KEPT:], address)
             if isinstance(error, StaleRouting | Busy):
                 worst = error
         return worst
+
+    def _judge_corrupt(self, piece: FilePiece, address: str, error: CorruptData) -> None:
+        """Doubt the replica, or, if it was in doubt already, believe that it is wrong."""
+        piece.corrupt_count += 1
+        if isinstance(error, WrongSum) and not piece.doubted:
+            piece.doubted = address
+            self.counters.wrong_sums += 1
+        else:
+            piece.doubted = ""
+            self.counters.corrupt_pieces += 1
+        if piece.corrupt_count >= CORRUPT_TRIES * len(self._serving(piece.chain)):
+            raise error
+
+    def doubt(self, batch: FileBatch, sink: ReadSink[OpenFile]) -> None:
+        """What of a request came with a wrong sum, and whoever made it does not ask again: the next ``read``
+        of these chunks asks that replica first, and has it compare its bytes. From any thread."""
+        for at, error in sink.failed.items():
+            if isinstance(error, WrongSum) and len(self._doubts) < DOUBTS_MAX:
+                self._doubts[batch.pieces[at].chunk] = batch.address
+
+    def _take_doubts(self, pieces: Sequence[FilePiece]) -> None:
+        for piece in pieces:
+            address = self._doubts.pop(piece.chunk, "")
+            if address:
+                piece.doubted, piece.tries, piece.corrupt_count = address, (address,), 1
+                self.counters.wrong_sums += 1
 
     async def _before_next(self, worst: Fs3Error, attempt: int, deadline_s: float) -> None:
         """Pause (not before the first other replica is tried), fetch routing where it may be old."""

@@ -29,6 +29,11 @@ def fill_zeros(view: memoryview) -> None:
         part[:] = _ZEROS[: len(part)]
 
 
+class WrongSum(CorruptData):
+    """Bytes came that do not match the sums that came with them: changed on the way, or on the disk that they
+    came from, which its server does not know yet."""
+
+
 class ReadSink(Generic[F]):
     """Where the answers to ``pieces`` go (``fs3.rpc.service.Sink``)."""
 
@@ -75,7 +80,7 @@ class ReadSink(Generic[F]):
                     done[at] = 1
                     self.failed.pop(at, None)
                 else:
-                    self.failed[at] = CorruptData(
+                    self.failed[at] = WrongSum(
                         f"chunk {pieces[at].chunk}, {length_bytes} bytes from {pieces[at].offset_bytes}, "
                         f"version {result.update_version}: wrong checksum"
                     )

@@ -71,7 +71,9 @@ def _read_small(core: ClientCore, batches: Sequence[Batch[OpenFile]]) -> bool:
         caller.call_all(calls, timeout_s)
     except Fs3Error:
         return False
-    for batch, call in zip(batches, calls, strict=True):
+    for batch, call, sink in zip(batches, calls, sinks, strict=True):
+        if sink.failed:
+            reader.doubt(batch, sink)
         if call.error is None:
             reader.note(batch, call.took_s)
         elif call.took_s >= hedge_s or isinstance(call.error, Unavailable | MaybeApplied):
@@ -134,6 +136,7 @@ def _exchange(core: ClientCore, caller: BlockingCaller, batch: Batch[OpenFile]) 
             _suspect(core, batch)
         return False
     if sink.missing():
+        reader.doubt(batch, sink)
         return False
     reader.note(batch, clock.boot_s() - started_s)
     return True

@@ -168,6 +168,11 @@ _STORAGE = (
         "fs3_storage_written_bytes_total", "bytes", "Bytes of chunks staged, own and forwarded.", "target"
     ),
     _counter("fs3_storage_reads_total", "ranges", "Ranges read, by outcome.", "outcome"),
+    _counter(
+        "fs3_storage_verified_reads_total",
+        "ranges",
+        "Ranges compared with their sums before they were sent: the reader had got wrong bytes.",
+    ),
     _counter("fs3_storage_updates_total", "updates", "Updates by outcome.", "outcome"),
     _latency("fs3_storage_read_seconds", "A read request, from arrival to the last byte's hand-over."),
     _latency("fs3_storage_update_seconds", "An update at this member, successors included."),

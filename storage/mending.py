@@ -1,8 +1,9 @@
 """Gives a chunk right bytes again: from another member of the chain, or from the predecessor.
 
 The index keeps the sums of every block under sums of its own, so bytes from anywhere are right exactly if
-they match the stored ones (design 4.2, 4.7). Only where two members differ *under their own sums* the
-predecessor's version is taken, sums and all (design 4.3).
+they match the stored ones (design 4.2, 4.7): a chunk is put together from the blocks that are right here
+and those that are right elsewhere, so that two members with different bad blocks mend each other. Only where
+two members differ *under their own sums* the predecessor's version is taken, sums and all (design 4.3).
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from fs3.errors import CorruptData, Fs3Error, Unavailable
+from crc32c import crc32c
+
+from fs3.errors import Busy, CorruptData, Fs3Error, Unavailable
 from fs3.ids import ChainId, ChunkId, ClientSessionId
 from fs3.routing import ChainInfo, Member
 from fs3.rpc.buffers import aligned_payload
 from fs3.rpc.service import Caller
-from fs3.wire.chunk import Update, VersionInfo
+from fs3.wire.chunk import SUM_BLOCK_BYTES, Update, VersionInfo
 from fs3.wire.storage import READ, ReadItem, ReadRequest, ReadResponse
 
 from .committer import Committer
 from .engine.store import ChunkStore
+from .lanes import READS, Lanes
 from .membership import Membership
-from .sums import sums_of
 
 FETCH_TIMEOUT_S = 5.0
 NO_SESSION = ClientSessionId(0)
@@ -51,33 +54,64 @@ class Mender:
     """Repairs of one target, one at a time: a disk that goes bad must not starve the others."""
 
     def __init__(
-        self, store: ChunkStore, membership: Membership, caller: Caller, committer: Committer
+        self,
+        store: ChunkStore,
+        membership: Membership,
+        caller: Caller,
+        committer: Committer,
+        lanes: Lanes,
     ) -> None:
         self._store = store
         self._membership = membership
         self._caller = caller
         self._committer = committer
+        self._lanes = lanes
         self._one = asyncio.Lock()
 
     async def repair(self, chain: ChainId, chunk: ChunkId) -> bool:
-        """Fetch the committed version from another serving member. False: nobody has these very bytes, or
-        the version has changed meanwhile (then there is nothing to repair)."""
+        """Fetch what is wrong of the committed version from the other serving members. False: nothing is
+        wrong, or no member has the right bytes, or the version has changed meanwhile. DiskFailed."""
         async with self._one:
             version = self._store.versions(chunk).committed
             info = self._membership.routing.chains.get(chain)
             if version is None or info is None or not version.length_bytes:
                 return False
+            view = aligned_payload(version.length_bytes)[: version.length_bytes]
+            bad = await self._lanes.run(READS, partial(self._read_own, chunk, version, view))
+            if not bad:
+                return False
             for member in info.serving:
                 if member.target == self._store.target:
                     continue
-                view = await self._fetch(info, member, chunk, version)
-                if view is not None:
+                fetched = await self._fetch(info, member, chunk, version)
+                if fetched is not None:
+                    bad = _take_right(bad, view, fetched, version)
+                if not bad:
                     return bool(await self._store_bytes(chunk, version, view))
             return False
+
+    def _read_own(self, chunk: ChunkId, version: VersionInfo, view: memoryview) -> list[int]:
+        """Fill ``view`` with the bytes here; the numbers of the blocks that are wrong or cannot be read. None
+        of them when the version is not here any more."""
+        bad = []
+        for number, wanted in enumerate(version.sums):
+            block = _block(view, number)
+            start_bytes = number * SUM_BLOCK_BYTES
+            try:
+                self._store.read_into(chunk, version.identity, start_bytes, block, wait=True)
+            except CorruptData:
+                bad.append(number)
+            except Busy:
+                return []
+            else:
+                if crc32c(block) != wanted:
+                    bad.append(number)
+        return bad
 
     async def _fetch(
         self, info: ChainInfo, member: Member, chunk: ChunkId, version: VersionInfo
     ) -> memoryview | None:
+        """A member's bytes, right or not; None: it does not answer, or not with as many."""
         address = self._membership.routing.address_of(member.target)
         if address is None:
             return None
@@ -94,8 +128,7 @@ class Mender:
             )
         except Fs3Error:
             return None  # another member is asked
-        view = sink.view[: sink.length_bytes]
-        return view if sums_of(view, 0) == version.sums else None
+        return sink.view[: sink.length_bytes] if sink.length_bytes == version.length_bytes else None
 
     async def take(self, update: Update, view: memoryview) -> None:
         """Take the predecessor's bytes of a version that is committed here under the same identity.
@@ -108,3 +141,19 @@ class Mender:
 
     async def _store_bytes(self, chunk: ChunkId, version: VersionInfo, view: memoryview) -> object:
         return await self._committer.wait(partial(self._store.repair, chunk, version, view))
+
+
+def _block(view: memoryview, number: int) -> memoryview:
+    return view[number * SUM_BLOCK_BYTES : (number + 1) * SUM_BLOCK_BYTES]
+
+
+def _take_right(bad: list[int], view: memoryview, fetched: memoryview, version: VersionInfo) -> list[int]:
+    """Copy those of the bad blocks that are right in ``fetched``; the numbers of those that still are not."""
+    left = []
+    for number in bad:
+        block = _block(fetched, number)
+        if crc32c(block) == version.sums[number]:
+            _block(view, number)[:] = block
+        else:
+            left.append(number)
+    return left

@@ -168,6 +168,8 @@ class ReadBatch:
 
     def build(self, part: range, *, wait: bool) -> Reply[ReadResponse]:
         """The answer to the items of ``part``. WouldWait: bytes must come from the disk."""
+        if self._request.verify and not wait:
+            raise WouldWait
         held: list[ReadHandle] = []
         payload: list[Buffer | FileRegion] = []
         try:
@@ -189,7 +191,15 @@ class ReadBatch:
         assert isinstance(choice, Serve) and runner is not None, (item, choice)
         if choice.identity is None:
             return self._nothing(runner, item)
+        bad: list[int] = []
         try:
+            if self._request.verify:
+                counts.verified.value += 1
+                bad = runner.store.verify_range(
+                    item.chunk, choice.identity, item.offset_bytes, item.length_bytes
+                )
+            if bad:
+                raise CorruptData(f"chunk {item.chunk}: blocks {bad} fail their sums")
             if item.length_bytes >= SEND_FILE_BYTES and self._node.sends_files:
                 if not wait:
                     raise WouldWait
@@ -198,7 +208,7 @@ class ReadBatch:
                 result = self._copied(runner, item, choice.identity, payload, wait=wait)
         except CorruptData as error:
             counts.corrupt.value += 1
-            runner.report_corrupt(item.chunk)
+            runner.report_corrupt(item.chunk, max(1, len(bad)))
             return _error_result(error)
         except DiskFailed as error:
             runner.report_disk_failed(str(error))

@@ -18,6 +18,7 @@ class ReadCounts:
         self.ok = metrics.counter("fs3_storage_reads_total", outcome="ok")
         self.refused = metrics.counter("fs3_storage_reads_total", outcome="refused")
         self.corrupt = metrics.counter("fs3_storage_reads_total", outcome="corrupt")
+        self.verified = metrics.counter("fs3_storage_verified_reads_total")
         self.queries = metrics.counter("fs3_storage_version_queries_total")
         self.read_s = metrics.histogram("fs3_storage_read_seconds")
         self.update_s = metrics.histogram("fs3_storage_update_seconds")

@@ -25,6 +25,7 @@ from fs3.stubs.storage import for_each
 from fs3.tasks import TaskScope
 
 from .committer import Committer
+from .disk import DiskFailed
 from .effects import (
     Adopt,
     Answer,
@@ -59,6 +60,9 @@ I = TypeVar("I")  # noqa: E741  # an item of any kind
 O = TypeVar("O")  # noqa: E741  # what became of it
 
 TICK_S = 0.1
+REPAIRS_MAX = 256
+"""Chunks of one target that wait for their repair; what is found beyond that is found again by its next
+reader."""
 _EMPTY = memoryview(b"")
 
 
@@ -101,7 +105,8 @@ class TargetRunner:
             metrics=metrics,
         )
         self._forwarder = Forwarder(store, membership, caller, lanes)
-        self._mender = Mender(store, membership, caller, self.committer)
+        self._mender = Mender(store, membership, caller, self.committer, lanes)
+        self._repairing: dict[ChunkId, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._sending: dict[asyncio.Task[None], HeldBytes | None] = {}
         self._is_stopping = False
@@ -377,23 +382,35 @@ class TargetRunner:
         except Fs3Error as error:
             self._log.warning("could not take the predecessor's bytes", reason=str(error))
 
-    def repair(self, chunk: ChunkId) -> None:
-        """Bytes of a chunk fail their sums: count it, and fetch them from another member."""
-        self._corrupt.value += 1
-        self._start(f"repair {chunk}", self._repair(chunk))
+    def repair(self, chunk: ChunkId, block_count: int = 1) -> None:
+        """Blocks of a chunk fail their sums: count them, and fetch them from another member. Once for all
+        readers who meet them before they are right again."""
+        if chunk in self._repairing:
+            return
+        self._corrupt.value += block_count
+        if len(self._repairing) < REPAIRS_MAX:
+            self._repairing[chunk] = None
+            self._start(f"repair {chunk}", self._repair(chunk))
 
     async def _repair(self, chunk: ChunkId) -> None:
-        await self._mend_chunk(chunk)
+        try:
+            await self._mend_chunk(chunk)
+        finally:
+            del self._repairing[chunk]
 
-    def report_corrupt(self, chunk: ChunkId) -> None:
+    def report_corrupt(self, chunk: ChunkId, block_count: int = 1) -> None:
         """``repair``, from any thread."""
-        self._loop.call_soon_threadsafe(self.repair, chunk)
+        self._loop.call_soon_threadsafe(self.repair, chunk, block_count)
 
     def report_disk_failed(self, reason: str) -> None:
         """A read found the disk failed. From any thread."""
         self._loop.call_soon_threadsafe(self._disk_failed, reason)
 
     async def _mend_chunk(self, chunk: ChunkId) -> None:
-        is_mended = self.chain is not None and await self._mender.repair(self.chain, chunk)
+        try:
+            is_mended = self.chain is not None and await self._mender.repair(self.chain, chunk)
+        except DiskFailed as error:
+            self._disk_failed(str(error))
+            return
         self._repaired.value += is_mended
         self._log.warning("corrupt block", chunk=str(chunk), mended=is_mended)

@@ -40,6 +40,8 @@ class _OfChain:
 
 def read_small(node: StorageNode, peer: PeerIdentity, request: ReadRequest) -> Reply[ReadResponse] | None:
     """The whole answer; None: something is unusual. Does not wait."""
+    if request.verify:
+        return None
     items = request.items
     sizes = [item.length_bytes for item in items]
     if not 1 <= len(items) <= READ_ITEMS_MAX or min(sizes) <= 0 or max(sizes) >= SEND_FILE_BYTES:

@@ -54,6 +54,9 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """1 … READ_ITEMS_MAX."""
     relaxed: bool = False
     """Take the replica's own committed version, even while a newer one is pending (design 4.4)."""
+    verify: bool = False
+    """Compare every stored block of the ranges with its sum before answering, also those that were right
+    before: the reader has seen a wrong sum and asks whether it was the way or the disk (design 4.2)."""
 
 
 class ReadResult(msgspec.Struct, frozen=True, array_like=True):

@@ -167,6 +167,23 @@ class ChunkReader:
         versions = self._core.held_committed(chunks)
         return None if versions is None else HeldVersions(self._core, versions)
 
+    def verify_range(
+        self, chunk: ChunkId, identity: Identity | None, offset_bytes: int, length_bytes: int
+    ) -> list[int]:
+        """As ``ChunkStore.verify_range``."""
+        stored = self._core.held(chunk, identity)
+        if stored is None or stored.block is None:
+            return []
+        try:
+            place = self._core.place(stored.block)
+            end = min(offset_bytes + length_bytes, stored.info.length_bytes)
+            if end <= offset_bytes:
+                return []
+            numbers = range(offset_bytes // SUM_BLOCK_BYTES, -(-end // SUM_BLOCK_BYTES))
+            return [number for number in numbers if not _block_is_right(stored, place, number)]
+        finally:
+            self._core.release(stored.block)
+
     def verify_chunk(self, chunk: ChunkId) -> list[int]:
         """As ``ChunkStore.verify_chunk``."""
         core = self._core

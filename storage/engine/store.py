@@ -208,6 +208,14 @@ class ChunkStore:
         """
         return self._reader.hold_committed(chunks)
 
+    def verify_range(
+        self, chunk: ChunkId, identity: Identity | None, offset_bytes: int, length_bytes: int
+    ) -> list[int]:
+        """Read the 64 KiB blocks around a range of a version again and return the numbers of those that fail
+        their sum, whatever is known of them. Waits. Raises Busy as ``read``, DiskFailed.
+        """
+        return self._reader.verify_range(chunk, identity, offset_bytes, length_bytes)
+
     def verify_chunk(self, chunk: ChunkId) -> list[int]:
         """Read a chunk's versions and return the numbers of the 64 KiB blocks that fail (scrub). Waits."""
         return self._reader.verify_chunk(chunk)

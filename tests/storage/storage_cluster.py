@@ -390,9 +390,9 @@ class User:
         return ReadItem(**(values | changes))
 
     async def read_items(
-        self, items: Sequence[ReadItem], *, at: int, bulk: bool = False, relaxed: bool = False
+        self, items: Sequence[ReadItem], *, at: int, bulk: bool = False, **changes: Any
     ) -> Parts:
-        request = ReadRequest(session=self.session, items=tuple(items), relaxed=relaxed)
+        request = ReadRequest(session=self.session, items=tuple(items), **changes)
         address = self.cluster.addresses[at]
         for left in range(4, -1, -1):
             sink = Parts(len(items))
