@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from fs3.ids import ChainId
-from fs3.kv.schema import range_of
+from fs3.ids import ChainId, InodeId
+from fs3.kv.schema import key_u64, range_of
+from fs3.meta.inode import decode_inode
 from fs3.routing import ChainInfo
 from fs3.storage.runner import TargetRunner
 
@@ -38,8 +39,8 @@ async def settled(world: World) -> list[str]:
 
 
 async def left_over(world: World) -> list[str]:
-    """Every client has gone: no session, open file or answer may be left for long."""
-    return await _within(world, lambda: _records(world))
+    """Every client has gone: no session, open file, answer or chunk without a file may be left for long."""
+    return await _within(world, lambda: _records(world)) or await _within(world, lambda: _orphans(world))
 
 
 async def _within(world: World, look: Callable[[], list[str]]) -> list[str]:
@@ -107,3 +108,28 @@ def _records(world: World) -> list[str]:
         if keys:
             left.append(f"{len(keys)} records {prefix.decode()} are left after all clients closed")
     return left
+
+
+def _orphans(world: World) -> list[str]:
+    """Chunks of files that are not there (any more), and beyond the ends of those that are."""
+    store = world.store
+
+    def length_of(inode: InodeId) -> tuple[int, int]:
+        data = store.value_at(key_u64(b"INOD", inode), store.version)
+        if data is None:
+            return 0, 1
+        record = decode_inode(inode, data)
+        return record.length_bytes, record.layout.chunk_size_bytes if record.layout is not None else 1
+
+    found: list[str] = []
+    for chain, runners in sorted(_replicas(world).items()):
+        for host, runner in runners.items():
+            for chunk, state in runner.store.list_chunks(limit=1_000_000):
+                length_bytes, chunk_bytes = length_of(chunk.inode)
+                if state.committed is None or state.committed.removed:
+                    continue
+                if chunk.chunk_index * chunk_bytes >= length_bytes:
+                    found.append(
+                        f"chain {chain}, {host}: {chunk} is beyond the {length_bytes} bytes of its file"
+                    )
+    return found

@@ -18,6 +18,8 @@ from .cluster import World
 STEPS_MAX = 12
 """A crash that is to meet a disk at work strikes at one of its next so many writes and syncs."""
 STEP_PATIENCE_S = 2.0
+MGMTD_UP_S = (5.0, 20.0)
+"""So long the only mgmtd lives: a new one is primary after 3 s, and who restarts needs one that is."""
 
 
 class Trouble:
@@ -37,9 +39,9 @@ class Trouble:
         if self._kills or self._power_cuts:
             works.append(self._storage_nodes)
         if self._metas:
-            works.append(lambda: self._servers("meta", self._world.meta_hosts))
+            works.append(lambda: self._servers("meta", self._world.meta_hosts, 0.2, 10))
         if self._mgmtds:
-            works.append(lambda: self._servers("mgmtd", self._world.mgmtd_hosts))
+            works.append(lambda: self._servers("mgmtd", self._world.mgmtd_hosts, *MGMTD_UP_S))
         if self._links:
             works.append(self._cut_links)
         async with TaskScope("trouble", self._world.failed) as scope:
@@ -66,8 +68,8 @@ class Trouble:
     def _struck(self, kind: str) -> None:
         self._world.net.weather.faults.struck(kind)
 
-    async def _servers(self, kind: str, hosts: list[str]) -> None:
-        while await self._quiet(0.2, 10):
+    async def _servers(self, kind: str, hosts: list[str], least_s: float, most_s: float) -> None:
+        while await self._quiet(least_s, most_s):
             host, power = self._rng.choice(hosts), self._rng.random() < 0.3
             self._struck(f"{kind} {'power cut' if power else 'kill'}")
             self._world.crash(host, power=power)

@@ -13,6 +13,7 @@ from fs3.rng import Rng
 
 from .checkers import Register, linearizable
 from .cluster import World
+from .private_files import PrivateFiles
 
 CHUNK_BYTES = 64 * 1024
 BLOCK_BYTES = 8 * 1024
@@ -71,12 +72,13 @@ class ClientActor:
         self._own: dict[str, int] = {}
         """Small files of this client: path -> value."""
         self._made = 0
+        self._private = PrivateFiles(self._fs, DIRECTORY, f"b{index}-", world.rng(f"private{index}"))
 
     async def run(self, operation_count: int) -> None:
         """Do so many operations; what an application must never see is noted."""
         actions: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (6, self.write_block), (10, self.read_block), (3, self.create_small), (2, self.read_small),
-            (2, self.list_own), (1, self.remove_small), (1, self.rename_small),
+            (2, self.list_own), (1, self.remove_small), (1, self.rename_small), (4, self.change_private),
         ]  # fmt: skip
         weights = [weight for weight, _ in actions]
         for _ in range(operation_count):
@@ -116,6 +118,12 @@ class ClientActor:
         for path in self._own:
             await self._check_small(path)
         await self.list_own()
+        await self._private.check_all()
+        self._seen.problems += self._private.problems
+
+    async def change_private(self) -> None:
+        """Something with a file of several chunks that nobody else touches."""
+        await self._private.change()
 
     async def _read_block(self, path: str, block: int) -> None:
         async with await self._fs.open(path, "rb") as file:
