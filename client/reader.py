@@ -180,6 +180,12 @@ class Reader:
 
         return group(pieces, choose)
 
+    def choose_small(self, chain: ChainId, planned_bytes: dict[str, int], now_s: float) -> str:
+        """The server for small pieces of a chain, as ``plan`` would choose it. StaleRouting: it has none."""
+        addresses = self._serving(chain)
+        joined = self._joined(addresses, planned_bytes, now_s)
+        return joined or self.replicas.choose(addresses, now_s, (), planned_bytes)
+
     def _joined(self, addresses: list[str], planned_bytes: dict[str, int], now_s: float) -> str | None:
         """A server that gets a small request anyway: a message more costs more than what is in it."""
         for address in addresses:

@@ -23,12 +23,25 @@ from .plan import Batch
 from .reader import ATTEMPT_TIMEOUT_S
 from .receiving import ReadSink
 from .settings import BlockingCaller
+from .small_plan import plan_small
 
 
 def read_here(
     core: ClientCore, ranges: Sequence[tuple[AsyncFile, int, int]], views: Sequence[memoryview]
 ) -> list[int] | None:
     """Fill the views and say how many bytes each got; None: do it the ordinary way."""
+    try:
+        batches = plan_small(core, ranges, views)
+    except StaleRouting:
+        return None
+    if not batches:
+        return _read_any_here(core, ranges, views)
+    return [len(view) for view in views] if _read_small(core, batches) else None
+
+
+def _read_any_here(
+    core: ClientCore, ranges: Sequence[tuple[AsyncFile, int, int]], views: Sequence[memoryview]
+) -> list[int] | None:
     wanted: list[Wanted] = []
     for (file, offset, _), view in zip(ranges, views, strict=True):
         open_file = None if file.closed else file.open_file

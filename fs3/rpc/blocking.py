@@ -176,9 +176,12 @@ class FrameSocket:
             if len(left) - at == 1:
                 self._receive_all(left[at])
                 return
-            got = self._receive(left[at : at + IOVECS_MAX])
-            if got < sum(map(len, left[at : at + IOVECS_MAX])):
-                self._go_on_receiving()
+            room = left[at : at + IOVECS_MAX]
+            got = self._receive(room)
+            if got == sum(map(len, room)):
+                at += len(room)
+                continue
+            self._go_on_receiving()
             while got:
                 size = min(got, len(left[at]))
                 left[at] = left[at][size:]
