@@ -12,7 +12,9 @@ from fs3.client.file import AsyncFile
 from fs3.client.filesystem import AsyncFileSystem
 from fs3.client.settings import ClientSettings
 from fs3.errors import Busy, CapabilityExpired, CorruptData, Fs3Error, StaleFile, Unavailable
+from fs3.ids import ClientSessionId
 from fs3.rng import derived_rng
+from fs3.wire.storage import ReadItem, ReadResult
 from tests.client.world import META_NODES, STORAGE_NODES, ClientWorld, address_of, picture
 
 MIB = 1 << 20
@@ -110,6 +112,29 @@ def test_wrong_bytes_are_read_elsewhere_and_never_returned() -> None:
             world.node(number).corrupt_reads = 2
         assert await timed(world, file) < 1.0
         assert fs.core.reader.counters.corrupt_pieces >= 2
+
+    with_file(body)
+
+
+@pytest.mark.parametrize("fault", ["is_dead", "is_silent", "stale_reads"])
+def test_a_replica_whose_bytes_were_wrong_and_that_cannot_be_asked_again_is_left(fault: str) -> None:
+    async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
+        answer = world.storage.read_item
+
+        def read_item(address: str, session: ClientSessionId, item: ReadItem) -> tuple[ReadResult, bytes]:
+            behaviour = world.behaviour(address)
+            had_wrong_bytes = behaviour.corrupt_reads
+            found = answer(address, session, item)
+            if had_wrong_bytes and not behaviour.corrupt_reads:
+                setattr(behaviour, fault, 1000)
+            return found
+
+        setattr(world.storage, "read_item", read_item)  # noqa: B010  # a method for this test
+        world.node(2).corrupt_reads = 1
+        for _ in range(6):
+            assert await timed(world, file) < 0.5
+        counters = fs.core.reader.counters
+        assert (counters.wrong_sums, counters.corrupt_pieces) == (1, 0)
 
     with_file(body)
 
