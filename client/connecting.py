@@ -55,7 +55,7 @@ async def connect_profile(profile: Profile, settings: ClientSettings) -> AsyncFi
     rpc = RpcClient(credentials, network, rng=rng, make_nonce=system_nonce, on_failure=failed, bulk=bulk)
     scope = TaskScope("fs3-client", failed)
     routing = RoutingCache(MgmtdStub(rpc, profile.seeds, clock, rng), rng, silent_logger())
-    threads = ThreadCaller(credentials, network, make_nonce=system_nonce)
+    threads = ThreadCaller(credentials, network, make_nonce=system_nonce, now_s=clock.boot_s)
     components = Components(rpc, routing, clock, rng, system_nonce, socket.gethostname(), rpc, threads)
 
     async def close() -> None:

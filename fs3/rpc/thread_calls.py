@@ -14,7 +14,6 @@ Source: design 5.1, 5.3; [dp A, F]: 25,000 single calls/s by threads against 7,0
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -132,7 +131,7 @@ class ThreadCaller:
         network: Network,
         *,
         make_nonce: Callable[[], bytes],
-        now_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float],
     ) -> None:
         assert network.has_threads, "threads need blocking sockets"
         self._credentials = credentials

@@ -90,6 +90,30 @@ def test_many_threads_share_one_file_system(fs: FileSystem) -> None:
     assert len(fs.listdir("/")) == 17
 
 
+def test_small_ranges_are_read_at_once(fs: FileSystem) -> None:
+    fs.write_file("/a", DATA)
+    fs.write_file("/inline", DATA[:1000])
+
+    def work(number: int) -> None:
+        draw = derived_rng(number, "small")
+        with fs.open("/a") as file, fs.open("/inline") as other:
+            for _ in range(20):
+                sizes = [draw.choice((1, 100, 4096, 40_000)) for _ in range(draw.choice((1, 64, 300)))]
+                ranges = [(file, draw.randrange(len(DATA)), size) for size in sizes]
+                if draw.random() < 0.2:
+                    ranges.append((other, 10, 100))
+                got = fs.read_batch(ranges)
+                kinds = [DATA if one is file else DATA[:1000] for one, _, _ in ranges]
+                places = zip(kinds, ranges, strict=True)
+                assert got == [data[offset : offset + size] for data, (_, offset, size) in places]
+                offset = draw.randrange(len(DATA))
+                assert file.pread(4096, offset) == DATA[offset : offset + 4096]
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, number) for number in range(4)]:
+            done.result()
+
+
 def test_within_a_running_loop_and_without(fs: FileSystem, cluster: DevCluster) -> None:
     async def inside() -> bytes:
         fs.write_file("/a", b"from within a loop")

@@ -49,7 +49,7 @@ def routes() -> Routes:
 
 @contextmanager
 def thread_caller() -> Iterator[ThreadCaller]:
-    caller = ThreadCaller(NODE, SystemNetwork(), make_nonce=system_nonce)
+    caller = ThreadCaller(NODE, SystemNetwork(), make_nonce=system_nonce, now_s=time.monotonic)
     try:
         yield caller
     finally:
