@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from fs3.clock import Clock
 from fs3.errors import Fs3Error
 from fs3.ids import ChunkId, ClientSessionId, Epoch, InodeId
@@ -45,8 +47,7 @@ class EngineParts:
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True)
-class PendingInfo:
+class PendingInfo(msgspec.Struct, frozen=True):
     """The pending version of a chunk and what it came from."""
 
     version: VersionInfo
@@ -56,8 +57,7 @@ class PendingInfo:
     """Change sequence of the store when it was staged."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkState:
+class ChunkState(msgspec.Struct, frozen=True):
     """What the store knows of a chunk. Both are None: it never heard of it (or its tombstone is gone)."""
 
     committed: VersionInfo | None
@@ -68,8 +68,7 @@ class ChunkState:
     """Of a tombstone: cluster time of the removal, as handed to ``stage``."""
 
 
-@dataclass(frozen=True, slots=True)
-class DedupRecord:
+class DedupRecord(msgspec.Struct, frozen=True):
     """The last request of one channel of one client session that this target staged (design 4.5)."""
 
     session: ClientSessionId
@@ -79,8 +78,7 @@ class DedupRecord:
     result: UpdateResult
 
 
-@dataclass(frozen=True, slots=True)
-class StageItem:
+class StageItem(msgspec.Struct, frozen=True):
     """One update to stage. The sums of ``update`` were verified against ``payload`` when it arrived."""
 
     update: Update
@@ -96,8 +94,7 @@ class StageItem:
     If it names the update's own identity, and that is pending, the pending bytes are written anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageOutcome:
+class StageOutcome(msgspec.Struct, frozen=True):
     """What became of one item: a version that is durable now, or an error that left the chunk as it was.
 
     Errors: FsError ENOSPC; CorruptData (bytes that the update builds on fail their sum: repair, then stage

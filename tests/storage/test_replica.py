@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import msgspec
 import pytest
 
 from fs3.errors import Fs3Error
@@ -99,7 +98,7 @@ class ForgetsItsPendings(Replica):
 class ForgetsChannels(Replica):
     def _take_write(self, work: ChunkWork, job: Job, ask: WriteAsk) -> list[Effect] | None:
         tag = WriterTag(ask.writer.session, ask.writer.channel, ask.writer.sequence + job.ticket * 1000)
-        return super()._take_write(work, job, replace(ask, writer=tag))
+        return super()._take_write(work, job, msgspec.structs.replace(ask, writer=tag))
 
 
 @pytest.mark.parametrize(
