@@ -33,7 +33,7 @@ from .dispatch import (
 )
 from .framing import HANDSHAKE_BYTES_MAX, Frame, FrameError, FrameParser, Kind, encode_frame
 from .running import HandlerRun
-from .service import FileRegion, PeerIdentity, Reply
+from .service import Buffer, FileRegion, PeerIdentity, Reply
 from .settings import ServerSettings
 
 
@@ -121,7 +121,7 @@ class ServerConnection(asyncio.Protocol):
         self.state_of_peer: dict[str, Any] = {}
         self._calls: dict[int, SmallCall] = {}
         self._payload_bytes = 0  # of calls that wait
-        self._out: list[bytes] = []
+        self._out: list[Buffer] = []
         self._is_pumping = False
         self._flush_is_due = False
         self._write_is_paused = False
@@ -353,9 +353,9 @@ class ServerConnection(asyncio.Protocol):
             self._send(encode_frame(Kind.ERROR, error_message(error), method=number, call=call.number))
 
     def send_reply(self, kind: Kind, call: SmallCall, reply: Reply[Any]) -> None:
-        """Queue an answer or a part of one. The payload is copied, so its blocks are released at once."""
+        """Queue an answer or a part of one; a payload that is to be released is copied."""
         try:
-            payload = [_content(piece) for piece in reply.payload]
+            payload = [_content(piece, reply.released is None) for piece in reply.payload]
             frame = encode_frame(
                 kind,
                 response_message(call.row, reply.response),
@@ -369,7 +369,7 @@ class ServerConnection(asyncio.Protocol):
         if not call.is_unwanted:
             self._send(frame, *payload)
 
-    def _send(self, *pieces: bytes) -> None:
+    def _send(self, *pieces: Buffer) -> None:
         if self._transport is None:
             return
         self._out.extend(pieces)
@@ -418,10 +418,10 @@ def _handshake_bounds(kind: int, method: int) -> tuple[int, int]:
     return HANDSHAKE_BYTES_MAX, 0
 
 
-def _content(piece: Any) -> bytes:
-    """A piece of payload as bytes of its own."""
+def _content(piece: Buffer | FileRegion, stays: bool) -> Buffer:
+    """A piece of payload as bytes that stay what they are until they have left."""
     if not isinstance(piece, FileRegion):
-        return bytes(piece)
+        return piece if stays else bytes(piece)
     data = os.pread(piece.fd, piece.length_bytes, piece.offset_bytes)
     assert len(data) == piece.length_bytes, (piece, len(data))
     return data

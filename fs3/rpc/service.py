@@ -72,7 +72,8 @@ class Reply(Generic[R]):
     payload: Sequence[Buffer | FileRegion] = ()
     released: Callable[[], None] | None = None
     """Called once, from any thread, when no byte of ``payload`` can be read any more by a send: all of it
-    has left the socket, or the connection is gone (design 4.1: a block is reused only after that)."""
+    has left the socket, or the connection is gone (design 4.1: a block is reused only after that). None: the
+    buffers of ``payload`` are never changed again."""
 
 
 @dataclass(frozen=True, slots=True)
