@@ -50,6 +50,8 @@ PORT = 7000
 RPC = ServerSettings(small_payload_bytes_max=64 << 20)
 """There is no bulk plane in the simulated world."""
 READY_TIMEOUT_S = 60.0
+PATIENT = ClientSettings(meta_timeout_s=300.0, read_timeout_s=300.0, write_timeout_s=300.0)
+"""Longer than a chain may be without a member again and again: clients see delays, no errors."""
 Fail = Callable[[str, BaseException], None]
 
 
@@ -346,7 +348,7 @@ class World:
             caller=rpc, routing=cache, clock=clock, rng=rng, make_nonce=self.nonces(host), host=host
         )
         self._client_parts.append((rpc, scope))
-        return AsyncFileSystem(ClientCore(components, ClientSettings(), scope))
+        return AsyncFileSystem(ClientCore(components, PATIENT, scope))
 
     async def _retried(self, work: Callable[[], object]) -> None:
         """Do what may fail while servers come up, until it is done."""
