@@ -387,11 +387,15 @@ class Reader:
                 self._doubts[batch.pieces[at].chunk] = batch.address
 
     def _take_doubts(self, pieces: Sequence[FilePiece]) -> None:
+        taken: dict[ChunkId, None] = {}
         for piece in pieces:
-            address = self._doubts.pop(piece.chunk, "")
-            if address:
+            address = self._doubts.get(piece.chunk, "")
+            if address:  # all pieces of the chunk: nobody remembers which one was wrong
                 piece.doubted, piece.tries, piece.corrupt_count = address, (address,), 1
                 self.counters.wrong_sums += 1
+                taken[piece.chunk] = None
+        for chunk in taken:
+            self._doubts.pop(chunk, None)
 
     async def _before_next(self, worst: Fs3Error, attempt: int, deadline_s: float) -> None:
         """Pause (not before the first other replica is tried), fetch routing where it may be old."""

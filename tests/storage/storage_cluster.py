@@ -297,16 +297,17 @@ class User:
                 nonce=system_nonce(),
             ),
         )
+        self.credentials = UserCredentials(token)
         bulk = None
         if cluster.with_bulk:
-            bulk = BulkClient(UserCredentials(token), SystemNetwork(), make_nonce=system_nonce)
+            bulk = BulkClient(self.credentials, SystemNetwork(), make_nonce=system_nonce)
         self.cluster = cluster
         self.uid = uid
         self.session = session
         self.sequence = 0
         self.signer = CapabilitySigner(KEY)
         self.rpc = RpcClient(
-            UserCredentials(token),
+            self.credentials,
             SystemNetwork(),
             rng=Rng(1),
             make_nonce=system_nonce,

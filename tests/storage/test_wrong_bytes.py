@@ -30,6 +30,8 @@ from fs3.ids import ChunkId
 from fs3.layout import Layout
 from fs3.rng import Rng
 from fs3.routing import RoutingInfo
+from fs3.rpc.network import SystemNetwork
+from fs3.rpc.thread_calls import ThreadCaller
 from fs3.tasks import TaskScope
 from fs3.wire.chunk import SUM_BLOCK_BYTES
 from fs3.wire.meta import Attributes, InodeKind, OpenMode, OpenSessionResponse
@@ -218,9 +220,39 @@ async def test_a_read_in_a_thread_tells_the_replica_as_well(tmp_path: Path) -> N
         client.read_from(1)
         view = memoryview(bytearray(MIB))
         counts = await asyncio.to_thread(read_here, client.core, [(client.file, 0, MIB)], [view])
-        assert counts is None  # the ordinary way does what is to be done
-        await client.pread(0, MIB)
+        assert counts is None  # the ordinary way does what is to be done …
+        client.read_from(2)
+        await client.pread(0, MIB)  # … and asks the one in doubt first
         assert client.core.reader.counters.corrupt_pieces == 1
+        await until_right(client.cluster, 1)
+
+
+async def test_small_reads_in_a_thread_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with reading(tmp_path) as client:
+        caller = ThreadCaller(
+            client.user.credentials, SystemNetwork(), make_nonce=system_nonce, now_s=SystemClock().boot_s
+        )
+        client.core.components.threads = caller
+        monkeypatch.setattr(ReadSink, "_is_right", staticmethod(lambda *_: False))
+        client.read_from(3)
+        views = [memoryview(bytearray(1000)) for _ in range(2)]
+        ranges = [(client.file, 0, 1000), (client.file, 200_000, 1000)]
+        assert await asyncio.to_thread(read_here, client.core, ranges, views) is None
+        monkeypatch.undo()
+        client.read_from(1)
+        await client.pread(200_000, 1000)
+        assert [figure(client.cluster, number, VERIFIED) for number in (1, 2, 3)] == [0, 0, 1]
+        assert await asyncio.to_thread(read_here, client.core, ranges, views) == [1000, 1000]
+        caller.close()
+
+
+async def test_what_is_right_is_not_repaired(tmp_path: Path) -> None:
+    async with reading(tmp_path) as client:
+        target = client.cluster.servers[1].target
+        assert not await target._mender.repair(CHAIN, CHUNK)
+        flip(client.cluster, 1, 0)
+        assert await target._mender.repair(CHAIN, CHUNK)
+        assert not await target._mender.repair(CHAIN, CHUNK)
         await until_right(client.cluster, 1)
 
 
