@@ -199,6 +199,12 @@ _STORAGE = (
     _counter(
         "fs3_storage_replays_total", "updates", "Answers taken from a channel's record, not from a run."
     ),
+    _counter(
+        "fs3_storage_dropped_records_total",
+        "records",
+        "Tombstones, epochs and session ends forgotten after their retention.",
+        "kind",
+    ),
 )
 
 CATALOGUE: tuple[Metric, ...] = (*_DAEMON, *_RPC, *_KV, *_MEMBER, *_MGMTD, *_META, *_STORAGE)

@@ -10,6 +10,7 @@ from fs3.ids import ChainId, NodeId
 from fs3.rpc.service import Caller
 
 from .access import Access
+from .dropping import Dropping
 from .lanes import Lanes
 from .membership import Membership
 from .read_counts import ReadCounts
@@ -29,6 +30,7 @@ class StorageNode:
     lanes: Lanes
     clock: Clock
     counts: ReadCounts
+    dropping: Dropping
     sends_files: bool
     """Payloads may be regions of files (False in a simulated world: they are copied)."""
 

@@ -36,6 +36,7 @@ from fs3.tasks import TaskScope
 
 from .access import Access
 from .disks import NodeDirectory, OpenDisk, OpenedTarget, OpenIndex, open_targets
+from .dropping import RETENTION, Dropping, RetentionSettings
 from .engine.versions import EngineSettings
 from .lanes import Lanes
 from .node import StorageNode
@@ -73,6 +74,7 @@ class StorageSettings:
     local_address: str = ""
     """``unix:/path`` for clients on this host; empty: none."""
     zone: str = ""
+    retention: RetentionSettings = RETENTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class StorageServer:
         self.rpc: RpcServer | None = None
         self.client: RpcClient | None = None
         self.targets: Targets | None = None
+        self.dropping: Dropping | None = None
         self.addresses: tuple[str, ...] = ()
         self._key_generations: dict[int, int] = {}
 
@@ -133,8 +136,11 @@ class StorageServer:
         )
         self.agent = agent = self._make_agent(generation, self.client)
         self.targets = Targets(opened, self._make_runner, agent, parts.log, parts.metrics)
+        self.dropping = Dropping(
+            agent, self.client, parts.lanes, parts.log, parts.metrics, settings.retention
+        )
         routes = Routes()
-        add_routes(routes, self._make_node(self.targets, agent, self.client))
+        add_routes(routes, self._make_node(self.targets, agent, self.client, self.dropping))
         agent.add_routes(routes)
         self.rpc = RpcServer(
             routes,
@@ -154,6 +160,7 @@ class StorageServer:
         agent.subscribe(self._adopt_keys)
         await agent.start(self.addresses[0], settings.local_address)
         self._scope.spawn("space", self._watch_space(self.targets))
+        self._scope.spawn("dropping", self.dropping.run(self.targets.online))
 
     def _open(self) -> tuple[Generation, list[OpenedTarget]]:
         """In a lane: the node's directory, this run's number, the stores."""
@@ -213,7 +220,9 @@ class StorageServer:
             on_offline=on_offline,
         )
 
-    def _make_node(self, targets: Targets, agent: Agent, client: RpcClient) -> StorageNode:
+    def _make_node(
+        self, targets: Targets, agent: Agent, client: RpcClient, dropping: Dropping
+    ) -> StorageNode:
         parts = self._components
         return StorageNode(
             node=self._settings.node,
@@ -224,6 +233,7 @@ class StorageServer:
             lanes=parts.lanes,
             clock=parts.clock,
             counts=ReadCounts(parts.metrics),
+            dropping=dropping,
             sends_files=parts.network.has_threads,
         )
 

@@ -7,6 +7,7 @@ from functools import partial
 from fs3.rpc.service import Routes
 from fs3.wire.storage import (
     CUT,
+    DROP_EXPIRED,
     END_SESSION,
     PRESENT,
     QUERY_LENGTH,
@@ -23,6 +24,7 @@ from .ops import update as update_op
 from .ops import write as write_op
 from .ops.cut import cut
 from .ops.decrees import end_session, raise_epoch
+from .ops.drop_expired import drop_expired
 from .ops.present import present
 from .ops.query_length import query_length
 from .ops.query_version import query_version
@@ -42,3 +44,4 @@ def add_routes(routes: Routes, node: StorageNode) -> None:
     routes.add(QUERY_LENGTH, partial(query_length, node))
     routes.add(END_SESSION, partial(end_session, node))
     routes.add(SPACE, partial(space, node))
+    routes.add(DROP_EXPIRED, partial(drop_expired, node))

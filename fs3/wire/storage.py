@@ -2,7 +2,7 @@
 
 From clients (a user's connection; every request names a capability that was presented before): READ, WRITE.
 From meta services (a node's connection; no capability): RAISE_EPOCH, CUT, QUERY_LENGTH, END_SESSION.
-From the predecessor in the chain: UPDATE, and the hops of RAISE_EPOCH and END_SESSION.
+From the predecessor in the chain: UPDATE, DROP_EXPIRED, and the hops of RAISE_EPOCH and END_SESSION.
 From any member: QUERY_VERSION.
 
 Every request about a chain carries the sender's chain version and is answered StaleRouting unless it
@@ -22,6 +22,8 @@ from ..rpc.service import Method, Service
 from .chunk import CHUNK_BYTES_MAX, Identity, Update, UpdateKind, UpdateResult
 
 READ_ITEMS_MAX = 1024
+EXPIRED_MAX = 1024
+"""Records that one DROP_EXPIRED names: far less than a message holds."""
 
 
 class PresentRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -216,6 +218,46 @@ class SpaceResponse(msgspec.Struct, frozen=True, array_like=True):
     targets: tuple[TargetSpace, ...]
 
 
+class ExpiredTombstone(msgspec.Struct, frozen=True, array_like=True):
+    """A removed chunk, and the removal."""
+
+    chunk: ChunkId
+    identity: Identity
+
+
+class ExpiredEpoch(msgspec.Struct, frozen=True, array_like=True):
+    """A file's epoch, exactly."""
+
+    inode: InodeId
+    epoch: Epoch
+
+
+class Expired(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Records whose retention is over; EXPIRED_MAX of them in one message at most."""
+
+    tombstones: tuple[ExpiredTombstone, ...] = ()
+    epochs: tuple[ExpiredEpoch, ...] = ()
+    sessions: tuple[ClientSessionId, ...] = ()
+    """Client sessions whose end is to be forgotten."""
+
+    def __len__(self) -> int:
+        return len(self.tombstones) + len(self.epochs) + len(self.sessions)
+
+
+class DropExpiredRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Forget records, the members behind first (design 4.9). The head begins; from the predecessor only."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    records: Expired
+
+
+class DropExpiredResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    kept: Expired
+    """Of the records asked about, those that the receiver or somebody behind it still needs: whoever is
+    before it must keep them, too. All others are in no store from the receiver on."""
+
+
 PRESENT = Method("present", 100, PresentRequest, PresentResponse)
 READ = Method("read", 101, ReadRequest, ReadResponse, streams=True)
 WRITE = Method("write", 102, WriteRequest, WriteResponse, payload_bytes_max=CHUNK_BYTES_MAX)
@@ -226,8 +268,21 @@ CUT = Method("cut", 106, CutRequest, CutResponse)
 QUERY_LENGTH = Method("query_length", 107, QueryLengthRequest, QueryLengthResponse)
 END_SESSION = Method("end_session", 108, EndSessionRequest, EndSessionResponse)
 SPACE = Method("space", 109, SpaceRequest, SpaceResponse)
+DROP_EXPIRED = Method("drop_expired", 110, DropExpiredRequest, DropExpiredResponse)
 
 STORAGE = Service(
     "storage",
-    (PRESENT, READ, WRITE, UPDATE, QUERY_VERSION, RAISE_EPOCH, CUT, QUERY_LENGTH, END_SESSION, SPACE),
+    (
+        PRESENT,
+        READ,
+        WRITE,
+        UPDATE,
+        QUERY_VERSION,
+        RAISE_EPOCH,
+        CUT,
+        QUERY_LENGTH,
+        END_SESSION,
+        SPACE,
+        DROP_EXPIRED,
+    ),
 )

@@ -78,17 +78,26 @@ class Ledger:
 
     def epoch(self, inode: InodeId) -> Epoch:
         """The epoch of a file, 0 if none was set."""
+        record = self.epoch_record(inode)
+        return record.epoch if record is not None else Epoch(0)
+
+    def epoch_record(self, inode: InodeId) -> EpochRecord | None:
+        """The epoch of a file and when it was raised."""
         key = epoch_key(inode)
         value = self._core.index.get(key)
-        return unpack_epoch(key, value).epoch if value is not None else Epoch(0)
+        return unpack_epoch(key, value) if value is not None else None
 
     def set_epochs(self, new: Sequence[EpochRecord]) -> None:
-        """Raise epochs; lower ones change nothing."""
+        """Raise epochs; lower ones change nothing. An equal one takes the later time: whoever raises it once
+        more relies on it from now on, and it must not go by its first time."""
         with self._core.writer:
-            batch, best = Batch(), dict[InodeId, Epoch]()
+            batch, best = Batch(), dict[InodeId, tuple[int, int]]()
             for record in new:
-                if record.epoch > best.setdefault(record.inode, self.epoch(record.inode)):
-                    best[record.inode] = record.epoch
+                if record.inode not in best:
+                    present = self.epoch_record(record.inode)
+                    best[record.inode] = (present.epoch, present.raised_ms) if present is not None else (0, 0)
+                if (record.epoch, record.raised_ms) > best[record.inode] and record.epoch:
+                    best[record.inode] = (record.epoch, record.raised_ms)
                     key = epoch_key(record.inode)
                     batch.put(key, pack_epoch(key, record))
             self._core.apply(batch)
@@ -114,6 +123,12 @@ class Ledger:
     def session_ended(self, session: ClientSessionId) -> bool:
         """Whether the end of a session was recorded."""
         return self._core.index.get(session_key(session)) is not None
+
+    def session_ended_ms(self, session: ClientSessionId) -> int | None:
+        """Cluster time of a session's end; None: no end was recorded."""
+        key = session_key(session)
+        value = self._core.index.get(key)
+        return unpack_number(key, value) if value is not None else None
 
     def end_sessions(self, sessions: Sequence[ClientSessionId], cluster_ms: int) -> None:
         """Record ends; the dedup records of these sessions go."""

@@ -248,8 +248,12 @@ class ChunkStore:
         """The file's epoch here; 0 if none was set."""
         return self._ledger.epoch(inode)
 
+    def epoch_record(self, inode: InodeId) -> EpochRecord | None:
+        """The same with the time of its raise; None if none was set."""
+        return self._ledger.epoch_record(inode)
+
     def set_epochs(self, records: Sequence[EpochRecord]) -> None:
-        """Durable. Raise epochs; a lower one than present is ignored."""
+        """Durable. Raise epochs; a lower one than present is ignored, an equal one takes the later time."""
         self._ledger.set_epochs(records)
 
     def epochs(self, after: InodeId | None = None, limit: int = 1024) -> list[EpochRecord]:
@@ -263,6 +267,10 @@ class ChunkStore:
     def session_ended(self, session: ClientSessionId) -> bool:
         """Whether the end of this client session was recorded."""
         return self._ledger.session_ended(session)
+
+    def session_ended_ms(self, session: ClientSessionId) -> int | None:
+        """Cluster time of that end; None: none was recorded."""
+        return self._ledger.session_ended_ms(session)
 
     def end_sessions(self, sessions: Sequence[ClientSessionId], *, cluster_ms: int) -> None:
         """Durable. Record that client sessions are over, and forget their dedup records."""

@@ -51,6 +51,7 @@ WHO_MAY: dict[str, str] = {
     # storage
     "present": SESSION, "read": SESSION, "write": SESSION, "update": NODE, "query_version": NODE,
     "raise_epoch": NODE, "cut": NODE, "query_length": NODE, "end_session": NODE, "space": NODE,
+    "drop_expired": NODE,
     # meta
     "open_session": USER, "renew_session": SESSION, "close_session": SESSION, "stat": USER, "list": USER,
     "statfs": USER, "open": SESSION, "create": SESSION, "close": SESSION, "sync": SESSION,

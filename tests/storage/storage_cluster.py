@@ -42,6 +42,7 @@ from fs3.rpc.client import RpcClient
 from fs3.rpc.network import SystemNetwork
 from fs3.rpc.service import Routes
 from fs3.storage.disk import OsDisk
+from fs3.storage.dropping import RETENTION, RetentionSettings
 from fs3.storage.engine.lmdb_index import lmdb_opener
 from fs3.storage.lanes import ThreadLanes
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
@@ -153,6 +154,7 @@ class StorageCluster:
     failures: list[tuple[str, BaseException]] = field(default_factory=list)
     with_bulk: bool = True
     targets_per_disk_count: int = 1
+    retention: RetentionSettings = RETENTION
 
     def started(self, agent: StaticAgent, address: str) -> None:
         self.addresses[agent.node] = address
@@ -170,6 +172,7 @@ class StorageCluster:
             seeds=(),
             targets_per_disk_count=self.targets_per_disk_count,
             target_capacity_bytes=512 * MIB,
+            retention=self.retention,
         )
 
         def bulk_client(credentials: NodeCredentials) -> BulkClient:
@@ -244,10 +247,10 @@ class StorageCluster:
 
 @asynccontextmanager
 async def storage_cluster(
-    directory: Path, count: int = 3, *, with_bulk: bool = True
+    directory: Path, count: int = 3, *, with_bulk: bool = True, retention: RetentionSettings = RETENTION
 ) -> AsyncIterator[StorageCluster]:
     """A chain of ``count`` nodes that serves."""
-    cluster = StorageCluster(directory, with_bulk=with_bulk)
+    cluster = StorageCluster(directory, with_bulk=with_bulk, retention=retention)
     try:
         for number in range(1, count + 1):
             await cluster.start_node(number)

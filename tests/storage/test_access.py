@@ -41,6 +41,7 @@ from fs3.storage.sums import sums_of
 from fs3.wire.chunk import Identity, Update, UpdateKind, WriterTag
 from fs3.wire.storage import (
     CUT,
+    DROP_EXPIRED,
     END_SESSION,
     QUERY_LENGTH,
     QUERY_VERSION,
@@ -48,7 +49,9 @@ from fs3.wire.storage import (
     SPACE,
     UPDATE,
     CutRequest,
+    DropExpiredRequest,
     EndSessionRequest,
+    Expired,
     QueryLengthRequest,
     QueryVersionRequest,
     RaiseEpochRequest,
@@ -101,6 +104,7 @@ def _node_requests(cluster: StorageCluster) -> list[tuple[Method[Any, Any], Any,
         (QUERY_LENGTH, QueryLengthRequest(**chain, inode=INODE), ()),
         (END_SESSION, EndSessionRequest(**chain, session=SESSION), ()),
         (SPACE, SpaceRequest(), ()),
+        (DROP_EXPIRED, DropExpiredRequest(**chain, records=Expired()), ()),
     ]
 
 

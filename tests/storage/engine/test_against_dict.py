@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -78,13 +80,15 @@ class StoreMachine(RuleBasedStateMachine):
         handle, _ = self.held.pop(0)
         handle.release()
 
-    @rule(inode=st.integers(5, 6), epoch=st.integers(1, 5))
-    def raise_epoch(self, inode: int, epoch: int) -> None:
+    @rule(inode=st.integers(5, 6), epoch=st.integers(1, 5), later_ms=st.integers(0, 2))
+    def raise_epoch(self, inode: int, epoch: int, later_ms: int) -> None:
         record = epoch_record(chunk(0, inode).inode, epoch)
+        record = replace(record, raised_ms=record.raised_ms + later_ms)
         self.store.set_epochs([record])
         present = self.model.epochs.get(record.inode)
-        if present is None or present.epoch < epoch:
+        if present is None or (present.epoch, present.raised_ms) < (epoch, record.raised_ms):
             self.model.epochs[record.inode] = record
+        assert self.store.epoch_record(record.inode) == self.model.epochs[record.inode]
         assert self.store.epoch(record.inode) == self.model.epochs[record.inode].epoch
 
     @rule(session=st.integers(98, 100))
