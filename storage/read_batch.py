@@ -244,7 +244,8 @@ class ReadBatch:
     ) -> ReadResult:
         handle = runner.store.read(item.chunk, identity, item.offset_bytes, item.length_bytes)
         held.append(handle)
-        payload += [FileRegion(r.file.fileno(), r.offset_bytes, r.length_bytes) for r in handle.regions]
+        for region in handle.regions:
+            _append(payload, FileRegion(region.file.fileno(), region.offset_bytes, region.length_bytes))
         return ReadResult(0, handle.length_bytes, handle.sums, identity.update_version)
 
     def _copied(
@@ -263,6 +264,19 @@ class ReadBatch:
         if found.length_bytes:
             payload.append(buffer[: found.length_bytes])
         return ReadResult(0, found.length_bytes, found.sums, identity.update_version)
+
+
+def _append(payload: list[Buffer | FileRegion], region: FileRegion) -> None:
+    """Add a region; neighbours in a file leave as one: a system call a chunk, not one a range."""
+    last = payload[-1] if payload else None
+    if (
+        isinstance(last, FileRegion)
+        and last.fd == region.fd
+        and last.offset_bytes + last.length_bytes == region.offset_bytes
+    ):
+        payload.pop()
+        region = FileRegion(last.fd, last.offset_bytes, last.length_bytes + region.length_bytes)
+    payload.append(region)
 
 
 def _release(held: Sequence[ReadHandle]) -> None:

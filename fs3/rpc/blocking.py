@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from .framing import HEADER_BYTES, Bounds, Frame, FrameError, read_frame, read_head
 from .service import Buffer, FileRegion
 
-SCRATCH_BYTES = 4096
-"""Read ahead with a header: enough for most messages; what belongs to a payload is copied out of it."""
+SCRATCH_BYTES = 8192
+"""Read ahead with a header: enough for most messages, and for a whole answer of 4 KiB; what belongs to a
+payload is copied out of it."""
 IOVECS_MAX = 1024
 SKIP_BYTES = 1 << 16
 LIMIT_S_MIN = 1 / 1024

@@ -10,6 +10,8 @@ import pytest
 
 from fs3.errors import CapabilityExpired, StaleRouting, Unauthenticated
 from fs3.ids import ChainId, ChainVersion, ChunkId, InodeId
+from fs3.rpc.service import Buffer, FileRegion
+from fs3.storage import read_batch
 from fs3.storage.ops import read
 from fs3.storage.sums import sums_of
 from fs3.wire.storage import ReadItem
@@ -94,3 +96,20 @@ async def test_without_a_lease_nothing_is_read(tmp_path: Path) -> None:
         assert [result.code for result in sink.results if result] == [StaleRouting.code] * 2
         cluster.servers[1].static.has_lease = True
         await user.close()
+
+
+async def test_neighbouring_ranges_of_a_chunk_leave_as_one_region(tmp_path: Path) -> None:
+    part_bytes = 128 * 1024
+    async with storage_cluster(tmp_path) as cluster:
+        user, datas = await written(cluster)
+        places = [(0, 0), (0, 1), (0, 2), (1, 3), (1, 5), (0, 6)]
+        items = [user.item(chunk, n * part_bytes, part_bytes) for chunk, n in places]
+        check(await user.read_items(items, at=1, bulk=True), items, datas)
+        await user.close()
+
+
+def test_only_neighbours_are_joined() -> None:
+    payload: list[Buffer | FileRegion] = []
+    for region in (FileRegion(3, 0, 10), FileRegion(3, 10, 5), FileRegion(3, 20, 5), FileRegion(4, 25, 5)):
+        read_batch._append(payload, region)
+    assert payload == [FileRegion(3, 0, 15), FileRegion(3, 20, 5), FileRegion(4, 25, 5)]
