@@ -8,6 +8,7 @@ disk share a few (``READS``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -67,8 +68,7 @@ class _Lane:
     """One thread and its queue. An executor does the same with three locks and two futures for each piece."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        """Bounded by those who wait for it."""
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # bounded by who waits
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -86,12 +86,14 @@ class _Lane:
                 outcome.set_result(result)
 
         def job() -> None:
+            result, failure = None, None
             try:
                 result = work()
             except BaseException as error:  # worker runner: whatever it is goes to who asked
-                loop.call_soon_threadsafe(finish, None, error)
-            else:
-                loop.call_soon_threadsafe(finish, result, None)
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(finish, result, failure)
+            failure = None  # its traceback leads back here
 
         self._jobs.put(job)
         return outcome
