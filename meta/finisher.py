@@ -9,8 +9,9 @@ has finished. So a cut uses two epochs. With e the intent's epoch::
     4  transaction: if the intent is still this one, clear it; the file's epoch is e + 1
 
 Writers are let in (open for writing waits) only after 4, under e + 1, so that no late cut meets their
-bytes. Who finds a higher epoch in force than the intent's (another one came to step 3 and died) gives the
-intent a new epoch, in a transaction, and starts again.
+bytes. Who finds e + 1 in force on some chain goes on with step 3: another one came that far and died, and had
+cut all chains before. That holds if nobody else has taken e + 1 (a settlement, a removal): 4 looks. In all
+other cases the intent gets a new epoch, in a transaction, and everything starts again.
 
 A settlement cuts nothing: raise, ask where the bytes end, store the length if the intent is unchanged.
 
@@ -115,32 +116,39 @@ class Finisher:
         stub = self._services.chains
         after = Epoch(intent.epoch + 1)
         force = await stub.raise_epoch(inode, intent.epoch, chains, timeout_s=self._step_s(deadline_s))
-        if force > intent.epoch:
-            await self._renumber_cut(inode, intent, force, deadline_s)
-            return
-        try:
-            await stub.cut(
-                inode, layout, chains, intent.length_bytes, intent.epoch, timeout_s=self._step_s(deadline_s)
-            )
-        except StaleFile:
-            await self._renumber_cut(inode, intent, after, deadline_s)
-            return
+        cut_by_another = force > intent.epoch
+        if not cut_by_another:
+            try:
+                await stub.cut(
+                    inode,
+                    layout,
+                    chains,
+                    intent.length_bytes,
+                    intent.epoch,
+                    timeout_s=self._step_s(deadline_s),
+                )
+            except StaleFile:
+                cut_by_another = True
         force = await stub.raise_epoch(inode, after, chains, timeout_s=self._step_s(deadline_s))
 
-        async def body(txn: Transaction) -> None:
+        async def body(txn: Transaction) -> bool:
             record = await get_inode(txn, inode)
             if record is None or await get_cut(txn, inode) != intent:
-                return
+                return True
+            if cut_by_another and not (force == after and record.epoch == intent.epoch and record.nlink):
+                return False  # who raised the epoch may not have been a finisher of this intent
             clear_intent(txn, CUTS, inode)
             epoch = Epoch(max(record.epoch, after, force))
             put_inode(txn, msgspec.structs.replace(record, cutting=False, epoch=epoch))
+            return True
 
-        await self._transact(body, deadline_s)
+        if not await self._transact(body, deadline_s):
+            await self._renumber_cut(inode, intent, max(after, force), deadline_s)
 
     async def _renumber_cut(
         self, inode: InodeId, intent: CutIntent, in_force: Epoch, deadline_s: float
     ) -> None:
-        """Another finisher came further and died: cut again, above what it left in force."""
+        """Somebody took a later epoch: cut again, above what is in force."""
 
         async def body(txn: Transaction) -> None:
             record = await get_inode(txn, inode)

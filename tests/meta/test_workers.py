@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from fs3.errors import SessionLost, StaleFile, Unavailable
-from fs3.ids import Generation, InodeId, NodeId
+from fs3.ids import Epoch, Generation, InodeId, NodeId
 from fs3.log import silent_logger
-from fs3.meta.intents import REMOVALS, list_intents
+from fs3.meta.inode import get_inode, put_inode
+from fs3.meta.intents import REMOVALS, get_cut, list_intents
 from fs3.meta.workers.aged import Aged
 from fs3.meta.workers.leases import WorkLeases
 from fs3.meta.workers.leftovers import SettlementWorker, SpillWorker, TruncateWorker
@@ -315,6 +317,46 @@ def test_an_old_cut_is_finished_by_the_worker() -> None:
         await workers.turn()
         assert leftovers(world).get("CUTQ") is None
         assert sum(world.chains.chunks[opened.attributes.inode].values()) == 1
+
+    world.run(work())
+
+
+@pytest.mark.parametrize("by_finisher", [True, False])
+def test_a_cut_is_not_begun_again_if_a_finisher_had_cut(by_finisher: bool) -> None:
+    world = World()
+
+    async def work() -> None:
+        client, workers = await world.client(), Workers(world)
+        opened = await client.chunked(b"f")
+        client.write(opened, 0, 2 * MIB)
+        await client.close(opened, 2 * MIB)
+        inode = opened.attributes.inode
+
+        async def nothing(name: str) -> None: ...
+
+        async def dies(name: str) -> None:
+            intent = await get_cut(world.kv.transaction(), inode)
+            assert intent is not None
+            epoch = Epoch(intent.epoch + 1)
+            world.chains.epochs[CHAINS[0], inode] = epoch
+            if not by_finisher:  # a settlement has taken that epoch
+                txn = world.kv.transaction()
+                record = await get_inode(txn, inode)
+                assert record is not None
+                put_inode(txn, msgspec.structs.replace(record, epoch=epoch))
+                await txn.commit()
+            raise Unavailable("the service dies")
+
+        world.chains.before = [nothing, nothing, dies] if by_finisher else [dies]
+        with pytest.raises(Exception, match="dies"):
+            await client.truncate(b"f", 1)
+        del world.chains.calls[:]
+        await workers.turn()
+        await asyncio.sleep(6)
+        await workers.turn()
+        assert leftovers(world).get("CUTQ") is None
+        assert sum(world.chains.chunks[inode].values()) == 1
+        assert ("cut" in world.chains.calls) is not by_finisher
 
     world.run(work())
 
