@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fs3.errors import Fs3Error, MaybeApplied, StaleRouting, Unavailable
+from fs3.errors import CapabilityExpired, Fs3Error, MaybeApplied, StaleRouting, Unavailable
 from fs3.rpc.thread_calls import ThreadCall, ThreadCaller
 from fs3.wire.storage import PRESENT, READ
 
@@ -87,11 +87,20 @@ def _read_small(core: ClientCore, batches: Sequence[Batch[OpenFile]]) -> bool:
     for batch, call, sink in zip(batches, calls, sinks, strict=True):
         if sink.failed:
             reader.doubt(batch, sink)
+            _forget_expired(batch, sink)
         if call.error is None:
             reader.note(batch, call.took_s)
         elif call.took_s >= hedge_s or isinstance(call.error, Unavailable | MaybeApplied):
             _suspect(core, batch)
     return not any(call.error or sink.missing() for call, sink in zip(calls, sinks, strict=True))
+
+
+def _forget_expired(batch: Batch[OpenFile], sink: ReadSink[OpenFile]) -> None:
+    """Capabilities that the server does not know any more are presented before they are named again."""
+    for at, error in sink.failed.items():
+        if isinstance(error, CapabilityExpired):
+            file = batch.pieces[at].file
+            file.session.capabilities.forget(batch.address, file.capability)
 
 
 def _present(caller: ThreadCaller, batches: Sequence[Batch[OpenFile]], timeout_s: float) -> None:
