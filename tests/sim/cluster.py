@@ -155,7 +155,9 @@ class World:
             await self.boot(host)
         await self._create_table()
         for host in self.client_hosts:
-            self.clients.append(await self._make_client(host))
+            client, rpc, scope = await self.make_client(host)
+            self.clients.append(client)
+            self._client_parts.append((rpc, scope))
         await self._retried(lambda: self.clients[0].makedirs("/work", exist_ok=True))
 
     async def boot(self, host: str) -> None:
@@ -334,7 +336,8 @@ class World:
         await self._retried(lambda: rpc.call(address, CREATE_CHAIN_TABLE, request, timeout_s=5))
         await rpc.aclose()
 
-    async def _make_client(self, host: str) -> AsyncFileSystem:
+    async def make_client(self, host: str) -> tuple[AsyncFileSystem, RpcClient, TaskScope]:
+        """A client, and what has to be closed after it."""
         claims = TokenClaims(cluster=KEY.cluster, key_id=KEY.key_id, uid=0, gid=0, is_admin=True)
         rpc = self._rpc(host, UserCredentials(make_token(KEY, claims)))
         scope = TaskScope(host, self.failed)
@@ -347,8 +350,7 @@ class World:
         components = Components(
             caller=rpc, routing=cache, clock=clock, rng=rng, make_nonce=self.nonces(host), host=host
         )
-        self._client_parts.append((rpc, scope))
-        return AsyncFileSystem(ClientCore(components, PATIENT, scope))
+        return AsyncFileSystem(ClientCore(components, PATIENT, scope)), rpc, scope
 
     async def _retried(self, work: Callable[[], object]) -> None:
         """Do what may fail while servers come up, until it is done."""

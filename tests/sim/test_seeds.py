@@ -1,4 +1,4 @@
-"""Seeds of the simulated world: real servers under lost and delayed messages, each seed twice."""
+"""Seeds of the simulated world: real servers under all that ``trouble`` and ``LinkFaults`` do, each twice."""
 
 from __future__ import annotations
 

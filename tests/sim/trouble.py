@@ -1,8 +1,8 @@
 """Crashes, restarts and cut links, drawn from the seed while clients work.
 
-One kind of server is down at a time at most once: storage nodes one after the other (chains keep their
+Of each kind of server at most one is down at a time: storage nodes one after the other (chains keep their
 members, so writes wait for the one that is away), likewise the metadata services and the mgmtd; links are
-cut beside that. Each kind of fault is left out of half of the seeds.
+cut and further clients killed beside that. Each kind of fault is left out of half of the seeds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from fs3.rng import Rng
 from fs3.tasks import TaskScope
 
 from .cluster import World
+from .private_files import PrivateFiles
+from .process import SimProcess
+from .workload import DIRECTORY
 
 STEPS_MAX = 12
 """A crash that is to meet a disk at work strikes at one of its next so many writes and syncs."""
@@ -29,8 +32,8 @@ class Trouble:
         self._world = world
         self._rng = rng
         self._is_over = asyncio.Event()
-        self._kills, self._power_cuts, self._metas, self._mgmtds, self._links = (
-            rng.random() < 0.5 for _ in range(5)
+        self._kills, self._power_cuts, self._metas, self._mgmtds, self._links, self._clients = (
+            rng.random() < 0.5 for _ in range(6)
         )
 
     async def run(self) -> None:
@@ -39,11 +42,13 @@ class Trouble:
         if self._kills or self._power_cuts:
             works.append(self._storage_nodes)
         if self._metas:
-            works.append(lambda: self._servers("meta", self._world.meta_hosts, 0.2, 10))
+            works.append(lambda: self._servers("meta", self._world.meta_hosts, 0.2, 12))
         if self._mgmtds:
             works.append(lambda: self._servers("mgmtd", self._world.mgmtd_hosts, *MGMTD_UP_S))
         if self._links:
             works.append(self._cut_links)
+        if self._clients:
+            works.append(self._kill_clients)
         async with TaskScope("trouble", self._world.failed) as scope:
             for task in [scope.start(f"trouble {i}", work()) for i, work in enumerate(works)]:
                 await task
@@ -77,7 +82,7 @@ class Trouble:
             await self._world.boot(host)
 
     async def _storage_nodes(self) -> None:
-        while await self._quiet(0.1, 8):
+        while await self._quiet(0.2, 12):
             host = self._rng.choice(self._world.storage_hosts)
             power = self._power_cuts and (not self._kills or self._rng.random() < 0.5)
             if self._rng.random() < 0.5:
@@ -112,3 +117,23 @@ class Trouble:
             world.net.cut(source, destination, both_ways=both_ways)
             await asyncio.sleep(self._rng.uniform(0.2, 5))
             world.net.mend(source, destination)
+
+    async def _kill_clients(self) -> None:
+        """Clients that come, begin to write, and are killed at it: what they held must not stay held."""
+        world, count = self._world, 0
+        while await self._quiet(1, 12):
+            count += 1
+            host = f"victim{count}"
+            process = world.processes[host] = SimProcess(host)
+            process.start(world.scope, _write_until_killed(world, host))
+            await asyncio.sleep(self._rng.uniform(0.2, 6))
+            self._struck("client kill")
+            world.crash(host)
+            await process.reap()
+
+
+async def _write_until_killed(world: World, host: str) -> None:
+    fs, _, _ = await world.make_client(host)
+    files = PrivateFiles(fs, DIRECTORY, f"{host}-", world.rng(f"{host}/files"))
+    while True:
+        await files.change()
