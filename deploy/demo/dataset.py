@@ -6,6 +6,7 @@ and before fs3 saw any of them: what they verify is independent of fs3's own che
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ SMALL_BYTES_MIN, SMALL_BYTES_MAX = 200, 12 * 1024
 SHARD_MIB = (16, 32, 64, 128, 24, 48, 96, 16)
 """Shard lengths, in turn; the last shard is cut to what is left."""
 SMALL_PER_DIRECTORY = 500
+POOL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,20 @@ def small_specs(count: int, rng: Rng) -> list[FileSpec]:
     ]
 
 
+@functools.cache
+def _pool(seed: int) -> bytes:
+    return derived_rng(seed, "pool").randbytes(POOL_BYTES)
+
+
 def blocks(spec: FileSpec, seed: int) -> Iterator[bytes]:
-    """The bytes of a file, in blocks."""
-    rng = derived_rng(seed, spec.path)
+    """The bytes of a file, in blocks: each a window of one random pool, at a place of its own.
+
+    Drawing fresh bytes for each block would cost more time than writing them, and hide what is measured.
+    """
+    rng, pool = derived_rng(seed, spec.path), _pool(seed)
     for start in range(0, spec.length_bytes, BLOCK_BYTES):
-        yield rng.randbytes(min(BLOCK_BYTES, spec.length_bytes - start))
+        first = rng.randrange(POOL_BYTES - BLOCK_BYTES)
+        yield pool[first : first + min(BLOCK_BYTES, spec.length_bytes - start)]
 
 
 def sum_hex(data: bytes | memoryview) -> str:
