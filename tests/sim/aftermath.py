@@ -15,6 +15,8 @@ from .checkers import replicas_identical
 from .cluster import World
 
 CALM_TIMEOUT_S = 60.0
+FORGET_TIMEOUT_S = 150.0
+"""A killed client is lost after 60 s without a sign, 75 s if its observer has just been killed as well."""
 PASSING = (b"SESS", b"SREN", b"SNON", b"OPEN", b"SOPN", b"SLOT", b"CUTQ", b"SPLQ", b"STLQ", b"RMVQ")
 """Records that go with the sessions, or with the work, that they are of."""
 
@@ -40,15 +42,18 @@ async def settled(world: World) -> list[str]:
 
 async def left_over(world: World) -> list[str]:
     """Every client has gone: no session, open file, answer or chunk without a file may be left for long."""
-    return await _within(world, lambda: _records(world)) or await _within(world, lambda: _orphans(world))
+    records = await _within(world, lambda: _records(world), FORGET_TIMEOUT_S)
+    return records or await _within(world, lambda: _orphans(world))
 
 
-async def _within(world: World, look: Callable[[], list[str]]) -> list[str]:
-    """What ``look`` still finds after ``CALM_TIMEOUT_S``; nothing, as soon as it finds nothing."""
-    deadline_s = world.loop.time() + CALM_TIMEOUT_S
+async def _within(
+    world: World, look: Callable[[], list[str]], timeout_s: float = CALM_TIMEOUT_S
+) -> list[str]:
+    """What ``look`` still finds after ``timeout_s``; nothing, as soon as it finds nothing."""
+    deadline_s = world.loop.time() + timeout_s
     while found := look():
         if world.loop.time() > deadline_s:
-            return [f"after {CALM_TIMEOUT_S:.0f} s of calm: {text}" for text in found]
+            return [f"after {timeout_s:.0f} s of calm: {text}" for text in found]
         await asyncio.sleep(0.5)
     return []
 
