@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from fs3.clock import SystemClock
@@ -43,6 +44,10 @@ async def serve(directory: Path, window_s: float) -> int:
         await owner.stop()
 
 
+def _is_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+
+
 class OwnerProcess:
     """An owner that the test has in hand."""
 
@@ -73,9 +78,12 @@ class OwnerProcess:
         return self._process.pid
 
     def signal(self, number: int) -> None:
-        """Send a signal."""
+        """Send a signal; after SIGSTOP return only when it stands still: it runs on for a moment."""
         assert self._process is not None
         self._process.send_signal(number)
+        threads = Path(f"/proc/{self._process.pid}/task")
+        while number == signal.SIGSTOP and not all(map(_is_stopped, threads.iterdir())):
+            time.sleep(0.001)
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
