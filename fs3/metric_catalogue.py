@@ -44,8 +44,6 @@ LATENCY_BUCKETS_S = (
 )
 """50 µs (a stat that is answered from memory) to 10 s (a write that waits for a dead member)."""
 
-SIZE_BUCKETS_BYTES = (512.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0)
-
 BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
@@ -59,10 +57,6 @@ def _gauge(name: str, unit: str, help_text: str, *labels: str) -> Metric:
 
 def _latency(name: str, help_text: str, *labels: str) -> Metric:
     return Metric(name, Kind.HISTOGRAM, "seconds", help_text, labels, LATENCY_BUCKETS_S)
-
-
-def _sizes(name: str, help_text: str, *labels: str) -> Metric:
-    return Metric(name, Kind.HISTOGRAM, "bytes", help_text, labels, SIZE_BUCKETS_BYTES)
 
 
 def _batches(name: str, unit: str, help_text: str, *labels: str) -> Metric:

@@ -21,11 +21,12 @@ from fs3.kv.transaction import Kv, Transaction
 from fs3.log import Logger, SlowLog
 from fs3.member.agent import Agent
 from fs3.member.exported import export_agent
+from fs3.member.key_generations import KeyGenerations
 from fs3.member.settings import AgentComponents, AgentSettings
 from fs3.member.timing import TIMING, Timing
 from fs3.metrics import Metrics
 from fs3.rng import Rng
-from fs3.routing import NodeKind, RoutingInfo
+from fs3.routing import NodeKind
 from fs3.rpc.client import RpcClient
 from fs3.rpc.exported import export_client, export_server
 from fs3.rpc.network import Network
@@ -98,7 +99,7 @@ class MetaServer:
         self._components = components
         self._scope = TaskScope("meta", components.fail)
         self._loops: dict[str, WorkerLoop] = {}
-        self._key_generations: dict[int, int] = {}
+        self._keys = KeyGenerations()
         self.agent: Agent | None = None
         self.rpc: RpcServer | None = None
         self.client: RpcClient | None = None
@@ -133,7 +134,7 @@ class MetaServer:
         agent.add_routes(routes)
         self.rpc = RpcServer(
             routes,
-            ServerIdentity(parts.key, settings.node, generation, self._least_key_generation),
+            ServerIdentity(parts.key, settings.node, generation, self._keys.least),
             parts.network,
             make_nonce=parts.make_nonce,
             on_bug=self._on_bug,
@@ -143,7 +144,8 @@ class MetaServer:
         export_client(parts.metrics, self.client.counters)
         export_agent(parts.metrics, agent)
         self.addresses = await self.rpc.start((*settings.listen, *local))
-        agent.subscribe(self._adopt)
+        self._keys.on_change = self.rpc.revalidate
+        agent.subscribe(self._keys.adopt)
         await agent.start(self.addresses[0], settings.local_address)
         self._start_workers(services, finisher, generation)
 
@@ -260,15 +262,6 @@ class MetaServer:
             )
         elif worker in self._loops:
             self._loops[worker].wake()
-
-    def _least_key_generation(self, uid: int) -> int:
-        return self._key_generations.get(uid, 0)
-
-    def _adopt(self, routing: RoutingInfo) -> None:
-        if routing.key_generations != self._key_generations:
-            self._key_generations = routing.key_generations
-            if self.rpc is not None:
-                self.rpc.revalidate()
 
     def _on_bug(self, method: str, request_id: int, error: BaseException) -> None:
         self._components.log.error("bug", method=method, request_id=request_id, exc_info=error)

@@ -21,11 +21,12 @@ from fs3.ids import Generation, NodeId
 from fs3.log import Logger
 from fs3.member.agent import Agent
 from fs3.member.exported import export_agent
+from fs3.member.key_generations import KeyGenerations
 from fs3.member.settings import AgentComponents, AgentSettings
 from fs3.member.timing import TIMING, Timing
 from fs3.metrics import Metrics
 from fs3.rng import Rng
-from fs3.routing import NodeKind, RoutingInfo
+from fs3.routing import NodeKind
 from fs3.rpc.client import BulkCaller, RpcClient
 from fs3.rpc.exported import export_client, export_server
 from fs3.rpc.network import Network
@@ -114,7 +115,7 @@ class StorageServer:
         self.targets: Targets | None = None
         self.dropping: Dropping | None = None
         self.addresses: tuple[str, ...] = ()
-        self._key_generations: dict[int, int] = {}
+        self._keys = KeyGenerations()
 
     async def start(self) -> None:
         """Open everything; returns when requests are taken.
@@ -144,7 +145,7 @@ class StorageServer:
         agent.add_routes(routes)
         self.rpc = RpcServer(
             routes,
-            ServerIdentity(parts.key, settings.node, generation, self._least_key_generation),
+            ServerIdentity(parts.key, settings.node, generation, self._keys.least),
             parts.network,
             make_nonce=parts.make_nonce,
             on_bug=self._on_bug,
@@ -157,7 +158,8 @@ class StorageServer:
         export_agent(parts.metrics, agent)
         self.addresses = await self.rpc.start((*settings.listen, *local))
         self.targets.start()
-        agent.subscribe(self._adopt_keys)
+        self._keys.on_change = self.rpc.revalidate
+        agent.subscribe(self._keys.adopt)
         await agent.start(self.addresses[0], settings.local_address)
         self._scope.spawn("space", self._watch_space(self.targets))
         self._scope.spawn("dropping", self.dropping.run(self.targets.online))
@@ -264,15 +266,6 @@ class StorageServer:
         while True:
             await asyncio.sleep(REPORT_S)
             targets.report()
-
-    def _adopt_keys(self, routing: RoutingInfo) -> None:
-        if routing.key_generations != self._key_generations:
-            self._key_generations = dict(routing.key_generations)
-            if self.rpc is not None:
-                self.rpc.revalidate()
-
-    def _least_key_generation(self, uid: int) -> int:
-        return self._key_generations.get(uid, 0)
 
     def _on_bug(self, method: str, request_id: int, error: BaseException) -> None:
         self._components.log.error("bug", method=method, request=request_id, exc_info=error)

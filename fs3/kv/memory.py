@@ -220,11 +220,6 @@ class MemoryKv:
         self._watches.pop(watch, None)
         self._store.drop_watch(watch)
 
-    def lose_connection(self) -> None:
-        """All watches of this client end with Unavailable, as when the store goes away."""
-        for watch in list(self._watches):
-            watch.fail(Unavailable("injected: connection to the store lost"))
-
     async def aclose(self) -> None:
         self._closed = True
         for watch in list(self._watches):

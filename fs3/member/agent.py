@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..errors import DeadlineExceeded, MaybeApplied, Rejected, Retryable, Unavailable
+from ..errors import MaybeApplied, Rejected, Retryable, Unavailable
 from ..ids import ChainId, ChainVersion, Generation
 from ..routing import RoutingInfo
 from ..rpc.service import Routes
@@ -269,19 +269,6 @@ class Agent:
         if not self.leases.may_acknowledge(target.chain, version, self._clock.boot_s()):
             version = ChainVersion(0)
         return msgspec.structs.replace(target, chain_version=version)
-
-    async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until routing names this generation and cluster time is known; DeadlineExceeded."""
-        deadline_s = self._clock.boot_s() + timeout_s
-        version = 1
-        while (left_s := deadline_s - self._clock.boot_s()) > 0:
-            routing = await self.cache.wait_version(version, left_s)
-            known = routing.nodes.get(self._settings.node)
-            if known is not None and known.generation == self.generation and self._offset.is_known:
-                return
-            version = routing.version if not self._offset.is_known else routing.version + 1
-            await asyncio.sleep(0.02)
-        raise DeadlineExceeded("this node is not registered at any mgmtd yet")
 
 
 def _without_space(targets: Sequence[TargetReport]) -> list[TargetReport]:
