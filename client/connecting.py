@@ -56,7 +56,7 @@ async def connect_profile(profile: Profile, settings: ClientSettings) -> AsyncFi
     scope = TaskScope("fs3-client", failed)
     routing = RoutingCache(MgmtdStub(rpc, profile.seeds, clock, rng), rng, silent_logger())
     threads = ThreadCaller(credentials, network, make_nonce=system_nonce, now_s=clock.boot_s)
-    components = Components(rpc, routing, clock, rng, system_nonce, socket.gethostname(), rpc, threads)
+    components = Components(rpc, routing, clock, rng, system_nonce, socket.gethostname(), bulk, threads)
 
     async def close() -> None:
         threads.close()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from fs3.clock import Clock
 from fs3.rng import Rng
-from fs3.rpc.service import Caller, Method, Sink
-from fs3.rpc.thread_calls import ThreadCaller
+from fs3.rpc.service import Caller
+from fs3.rpc.thread_calls import ThreadCall, ThreadCaller
 from fs3.stubs.storage import RoutingSource
 
 MIB = 1 << 20
@@ -41,18 +39,10 @@ class ClientSettings:
     """Shown in the list of sessions."""
 
 
-class BlockingCaller(Protocol):
-    """A bulk plane that a thread may call without the event loop (``RpcClient.call_blocking``)."""
+class BulkThreadCaller(Protocol):
+    """A bulk plane that a thread may call without the event loop (``BulkClient``)."""
 
-    def call_blocking(
-        self,
-        address: str,
-        method: Method[Any, Any],
-        request: msgspec.Struct,
-        *,
-        timeout_s: float,
-        sink: Sink | None = None,
-    ) -> Any: ...
+    def call_all(self, calls: Sequence[ThreadCall], timeout_s: float) -> None: ...
 
 
 @dataclass(slots=True)
@@ -67,7 +57,7 @@ class Components:
     """16 unpredictable bytes each time."""
     host: str = ""
     """This machine's name, shown in the list of sessions."""
-    blocking: BlockingCaller | None = None
+    blocking: BulkThreadCaller | None = None
     """For threads that do large reads themselves; None: everything goes through the loop."""
     threads: ThreadCaller | None = None
     """For threads that do small reads themselves; None: everything goes through the loop."""

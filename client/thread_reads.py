@@ -22,7 +22,7 @@ from .open_files import OpenFile
 from .plan import Batch
 from .reader import ATTEMPT_TIMEOUT_S
 from .receiving import ReadSink
-from .settings import BlockingCaller
+from .settings import BulkThreadCaller
 from .small_plan import plan_small
 
 
@@ -36,7 +36,7 @@ def read_here(
         return None
     if not batches:
         return _read_any_here(core, ranges, views)
-    return [len(view) for view in views] if _read_small(core, batches) else None
+    return [len(view) for view in views] if _exchange(core, core.components.threads, batches) else None
 
 
 def _read_any_here(
@@ -60,23 +60,31 @@ def _read_any_here(
         batches = core.reader.plan(pieces)
     except StaleRouting:
         return None
-    if len(batches) == 1 and batches[0].is_bulk:
-        is_done = _read_bulk(core, batches[0])
-    else:
-        is_done = _read_small(core, batches)
-    return counts if is_done else None
+    return counts if _read_all(core, batches) else None
 
 
-def _read_small(core: ClientCore, batches: Sequence[Batch[OpenFile]]) -> bool:
+def _read_all(core: ClientCore, batches: Sequence[Batch[OpenFile]]) -> bool:
+    """Send the requests of each plane at once, large ones first; whether everything came."""
+    components = core.components
+    bulk = [batch for batch in batches if batch.is_bulk]
+    small = [batch for batch in batches if not batch.is_bulk]
+    if components.blocking is None and bulk:
+        return False
+    return (not bulk or _exchange(core, components.blocking, bulk)) and (
+        not small or _exchange(core, components.threads, small)
+    )
+
+
+def _exchange(core: ClientCore, caller: BulkThreadCaller | None, batches: Sequence[Batch[OpenFile]]) -> bool:
     """Send all requests at once; whether everything came."""
-    caller, reader = core.components.threads, core.reader
-    if caller is None or any(batch.is_bulk for batch in batches):
+    reader, threads = core.reader, core.components.threads
+    if caller is None or threads is None:
         return False
     session = batches[0].pieces[0].file.session
     sinks = [ReadSink(batch.pieces) for batch in batches]
     timeout_s, hedge_s = _times(core, batches)
     try:
-        _present(caller, batches, timeout_s)
+        _present(threads, batches, timeout_s)
         calls = [
             ThreadCall(batch.address, READ, reader.request(session, batch.pieces), sink)
             for batch, sink in zip(batches, sinks, strict=True)
@@ -134,31 +142,3 @@ def _times(core: ClientCore, batches: Sequence[Batch[OpenFile]]) -> tuple[float,
 def _suspect(core: ClientCore, batch: Batch[OpenFile]) -> None:
     core.reader.hedges.spend()
     core.reader.replicas.suspect(batch.address, core.clock.boot_s())
-
-
-def _read_bulk(core: ClientCore, batch: Batch[OpenFile]) -> bool:
-    """Send the one request; whether everything came."""
-    caller = core.components.blocking
-    known = batch.pieces[0].file.session.capabilities.is_presented
-    if caller is None or not all(known(batch.address, piece.file.capability) for piece in batch.pieces):
-        return False
-    return _exchange(core, caller, batch)
-
-
-def _exchange(core: ClientCore, caller: BlockingCaller, batch: Batch[OpenFile]) -> bool:
-    reader, clock = core.reader, core.clock
-    sink = ReadSink(batch.pieces)
-    timeout_s, hedge_s = _times(core, [batch])
-    started_s = clock.boot_s()
-    try:
-        request = reader.request(batch.pieces[0].file.session, batch.pieces)
-        caller.call_blocking(batch.address, READ, request, timeout_s=timeout_s, sink=sink)
-    except Fs3Error as error:
-        if clock.boot_s() - started_s >= hedge_s or isinstance(error, Unavailable):
-            _suspect(core, batch)
-        return False
-    if sink.missing():
-        reader.doubt(batch, sink)
-        return False
-    reader.note(batch, clock.boot_s() - started_s)
-    return True

@@ -59,6 +59,7 @@ class Attempt:
         """The request has left as a whole: it may be applied."""
         self.is_clean = False
         """The answer has been read to its end: the connection can be used again."""
+        self._number = 0  # of the call on its connection
         self._lock = threading.Lock()
         self._socket: FrameSocket | None = None
         self._is_abandoned = False
@@ -88,14 +89,10 @@ class Attempt:
                 self._socket.shut()
             return self._socket is not None
 
-    def exchange(self, peer: BulkPeer, now_s: Callable[[], float]) -> Any:
-        """Send the request, receive the answer. Between ``hold`` and ``let_go``.
-
-        Raises what the server answered or the sink raised; PeerClosed, Stalled, FrameError: the connection
-        is over.
-        """
+    def send(self, peer: BulkPeer, now_s: Callable[[], float]) -> None:
+        """Send the request. Between ``hold`` and ``let_go``. PeerClosed, Stalled: the connection is over."""
         sock = peer.socket
-        number = peer.next_call
+        self._number = number = peer.next_call
         peer.next_call = number + 1 if number < DEADLINE_MS_MAX else 1
         left_s = self.deadline_s - now_s()
         if left_s <= 0:
@@ -113,6 +110,17 @@ class Attempt:
         sock.send(request, self.payload)
         self.is_sent = True
         peer.owes_receipt = False  # a request says that all earlier answers have been read
+
+    def receive(self, peer: BulkPeer, now_s: Callable[[], float]) -> Any:
+        """Receive the answer, after ``send``.
+
+        Raises what the server answered or the sink raised; PeerClosed, Stalled, FrameError: the connection
+        is over.
+        """
+        sock, number = peer.socket, self._number
+        left_s = self.deadline_s - now_s()
+        if left_s <= 0:
+            raise Stalled("no time left")
         sock.receive_by(self.deadline_s, left_s)
         while True:
             frame = sock.read(_bounds)
@@ -123,11 +131,11 @@ class Attempt:
                 continue
             if frame.flags & Flag.HELD:
                 peer.owes_receipt = True
-            response = self._receive(frame, sock)
+            response = self._take(frame, sock)
             if frame.kind == Kind.RESPONSE:
                 return response
 
-    def _receive(self, frame: Frame, sock: FrameSocket) -> Any:
+    def _take(self, frame: Frame, sock: FrameSocket) -> Any:
         if frame.kind == Kind.ERROR:
             self.is_clean = True
             raise error_of(frame.message)

@@ -13,24 +13,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
-from ..errors import Busy, MaybeApplied, Unavailable
+from ..errors import Busy, Fs3Error, MaybeApplied, Unavailable
 from ..identity.handshake import ClientHandshake, Credentials, Plane
 from .blocking import FrameSocket, PeerClosed, Stalled
 from .bulk_attempt import Attempt, BulkPeer
+from .bulk_batch import Entry, Lane, run_lanes
 from .dispatch import error_of
 from .framing import HANDSHAKE_BYTES_MAX, FrameError, Kind, encode_frame
 from .network import Network
 from .permits import Permits
 from .service import Buffer, Method, Sink
+from .thread_calls import ThreadCall
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
@@ -51,6 +55,8 @@ class BulkClientSettings:
     """Calls under way, and threads (design 5.3)."""
     in_flight_peer_max: int = 4
     """Calls under way to one address: a server that hangs leaves the others their share."""
+    batch_threads_max: int = min(4, os.cpu_count() or 1)
+    """Threads that make the calls of one batch, the waiting one included: one copies as fast as its core."""
     waiting_max: int = 4096
     """Calls that wait for their turn; more fail with Busy."""
     idle_connections_max: int = 64
@@ -167,6 +173,67 @@ class BulkClient:
         finally:
             mine.give()
 
+    def call_all(self, calls: Sequence[ThreadCall], timeout_s: float) -> None:
+        """Make several calls at once, in the calling thread and perhaps a few more; wait until each has its
+        answer, or its ``error`` (as of ``call_blocking``). Not on the loop's own thread."""
+        deadline_s = self._now_s() + timeout_s
+        left = deque(calls)
+        while left:
+            if lanes := self._admit(left, deadline_s):
+                run_lanes(lanes, self._start_lane)
+
+    def _admit(self, left: deque[ThreadCall], deadline_s: float) -> list[Lane]:
+        """Take permits for the first call, which may have to wait for them, and for all that need not; deal
+        these out to as many lanes as pays."""
+        admitted: list[Entry] = []
+        skipped: list[ThreadCall] = []
+        while left:
+            call = left.popleft()
+            attempt = Attempt(call.address, call.method, call.request, (), call.sink, deadline_s, 0)
+            try:
+                mine = self._permits_of(call.address)
+                if self._permitted(mine, deadline_s, waits=not admitted):
+                    admitted.append(Entry(call, attempt, mine))
+                else:
+                    skipped.append(call)
+            except Fs3Error as error:
+                call.error = error
+        left.extend(skipped)
+        count = min(len(admitted), self._settings.batch_threads_max)
+        return [Lane(self, admitted[first::count], self._now_s) for first in range(count)]
+
+    def _permitted(self, mine: Permits, deadline_s: float, *, waits: bool) -> bool:
+        if not mine.take_now():
+            if not waits:
+                return False
+            mine.take_blocking(deadline_s - self._now_s())
+        if self._permits.take_now():
+            return True
+        try:
+            if waits:
+                self._permits.take_blocking(deadline_s - self._now_s())
+                return True
+        except BaseException:
+            mine.give()
+            raise
+        mine.give()
+        return False
+
+    def _start_lane(self, lane: Lane) -> None:
+        def job() -> None:
+            try:
+                lane.run()
+            finally:
+                with self._lock:
+                    self._free_threads += 1
+
+        self._submit(job)
+
+    def give_permits(self, mine: Permits) -> None:
+        """A call is over."""
+        self._permits.give()
+        mine.give()
+
     async def aclose(self) -> None:
         """Give up all calls, close all connections, end all threads."""
         with self._lock:
@@ -260,6 +327,10 @@ class BulkClient:
     # --- one call, in whatever thread ---
 
     def _run(self, attempt: Attempt) -> Any:
+        return self.complete(attempt, self.begin(attempt))
+
+    def begin(self, attempt: Attempt) -> BulkPeer:
+        """Send the request on a connection, which is this call's until ``complete`` or ``end``."""
         peer = self._take(attempt)
         try:
             self._attempts[attempt] = None
@@ -267,17 +338,36 @@ class BulkClient:
                 raise Unavailable("the client is closed")
             attempt.hold(peer.socket)
             self.counters.calls += 1
-            return attempt.exchange(peer, self._now_s)
+            attempt.send(peer, self._now_s)
         except (PeerClosed, Stalled, FrameError) as error:
-            self.counters.lost += 1
-            what = "no answer in time" if self._now_s() >= attempt.deadline_s else f"connection lost: {error}"
-            text = f"{attempt.method.name} to {attempt.address}: {what} (request {attempt.request_id})"
-            raise (MaybeApplied(text) if attempt.is_sent else Unavailable(text)) from error
+            self.end(attempt, peer)
+            raise self._lost(attempt, error) from error
+        except BaseException:
+            self.end(attempt, peer)
+            raise
+        return peer
+
+    def complete(self, attempt: Attempt, peer: BulkPeer) -> Any:
+        """Receive the answer on the connection that ``begin`` gave; give it back."""
+        try:
+            return attempt.receive(peer, self._now_s)
+        except (PeerClosed, Stalled, FrameError) as error:
+            raise self._lost(attempt, error) from error
         finally:
-            was_abandoned = attempt.let_go()
-            self.counters.given_up += was_abandoned
-            self._attempts.pop(attempt, None)
-            self._give_back(peer, attempt.is_clean and not was_abandoned)
+            self.end(attempt, peer)
+
+    def end(self, attempt: Attempt, peer: BulkPeer) -> None:
+        """The thread uses buffers and connection no more."""
+        was_abandoned = attempt.let_go()
+        self.counters.given_up += was_abandoned
+        self._attempts.pop(attempt, None)
+        self._give_back(peer, attempt.is_clean and not was_abandoned)
+
+    def _lost(self, attempt: Attempt, error: Exception) -> Fs3Error:
+        self.counters.lost += 1
+        what = "no answer in time" if self._now_s() >= attempt.deadline_s else f"connection lost: {error}"
+        text = f"{attempt.method.name} to {attempt.address}: {what} (request {attempt.request_id})"
+        return MaybeApplied(text) if attempt.is_sent else Unavailable(text)
 
     # --- connections ---
 

@@ -172,7 +172,8 @@ class RpcServer:
             raise Busy("too many bulk connections")
         self._bulk.adopt(self._network.take_socket(transport), peer)
 
-    def opened(self, connection: ServerConnection) -> None:
+    def opened(self, connection: ServerConnection, transport: asyncio.Transport) -> None:
+        self._network.tune(transport)
         self._connections[connection] = None
         self.counters.accepted += 1
         self.counters.connections += 1

@@ -54,7 +54,7 @@ class ServerParts(Protocol):
         """Hand the connection to the bulk plane; Busy or InvalidRequest."""
         ...
 
-    def opened(self, connection: ServerConnection) -> None: ...
+    def opened(self, connection: ServerConnection, transport: asyncio.Transport) -> None: ...
 
     def closed(self, connection: ServerConnection) -> None: ...
 
@@ -138,7 +138,7 @@ class ServerConnection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of Transport
         assert self._transport is not None
         self._transport.set_write_buffer_limits(high=self._settings.write_buffer_bytes)
-        self._server.opened(self)
+        self._server.opened(self, self._transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -15,7 +15,7 @@ from fs3.identity.keys import ClusterKey
 from fs3.ids import Generation, NodeId
 from fs3.rng import derived_rng
 from fs3.rpc.client import RpcClient
-from fs3.rpc.network import SystemNetwork
+from fs3.rpc.network import Network, SystemNetwork
 from fs3.rpc.server import RpcServer
 from fs3.rpc.service import Method, Routes
 from fs3.rpc.settings import ClientSettings, ServerSettings
@@ -77,13 +77,14 @@ async def serving(
     key: ClusterKey = KEY,
     bugs: Bugs | None = None,
     bulk: Any = None,
+    network: Network | None = None,
 ) -> AsyncIterator[tuple[RpcServer, str]]:
     """A server of ``routes``, and its address."""
     found = bugs if bugs is not None else Bugs()
     server = RpcServer(
         routes,
         ServerIdentity(key, NodeId(1), Generation(1), minimum_key_generation),
-        SystemNetwork(),
+        network or SystemNetwork(),
         make_nonce=system_nonce,
         on_bug=found,
         settings=settings or ServerSettings(),
@@ -100,13 +101,16 @@ async def serving(
 
 @asynccontextmanager
 async def calling(
-    credentials: Credentials = NODE, settings: ClientSettings | None = None, bulk: Any = None
+    credentials: Credentials = NODE,
+    settings: ClientSettings | None = None,
+    bulk: Any = None,
+    network: Network | None = None,
 ) -> AsyncIterator[RpcClient]:
     """A client."""
     failures: list[str] = []
     client = RpcClient(
         credentials,
-        SystemNetwork(),
+        network or SystemNetwork(),
         rng=derived_rng(1, "client"),
         make_nonce=system_nonce,
         on_failure=lambda name, error: failures.append(f"{name}: {error!r}"),

@@ -203,6 +203,9 @@ class SimNetwork:
         assert host == self.host, f"{self.host} cannot listen at {address}"
         return f"{host}:{port or self._net.free_port()}"
 
+    def tune(self, transport: asyncio.Transport) -> None:
+        """Nothing to set."""
+
     def take_socket(self, transport: asyncio.Transport) -> socket.socket:
         """No sockets here."""
         raise AssertionError("a blocking socket in the simulated world")

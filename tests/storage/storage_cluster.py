@@ -301,9 +301,9 @@ class User:
             ),
         )
         self.credentials = UserCredentials(token)
-        bulk = None
+        self.bulk: BulkClient | None = None
         if cluster.with_bulk:
-            bulk = BulkClient(self.credentials, SystemNetwork(), make_nonce=system_nonce)
+            self.bulk = BulkClient(self.credentials, SystemNetwork(), make_nonce=system_nonce)
         self.cluster = cluster
         self.uid = uid
         self.session = session
@@ -315,7 +315,7 @@ class User:
             rng=Rng(1),
             make_nonce=system_nonce,
             on_failure=lambda name, error: cluster.failures.append((name, error)),
-            bulk=bulk,
+            bulk=self.bulk,
         )
 
     async def close(self) -> None:

@@ -52,13 +52,18 @@ class Reading:
         self.cluster = cluster
         self.user = user
         self.scope = TaskScope("client", lambda name, error: cluster.failures.append((name, error)))
+        clock = SystemClock()
+        self.threads = ThreadCaller(
+            user.credentials, SystemNetwork(), make_nonce=system_nonce, now_s=clock.boot_s
+        )
         components = Components(
             caller=user.rpc,
             routing=self,
-            clock=SystemClock(),
+            clock=clock,
             rng=Rng(3),
             make_nonce=system_nonce,
-            blocking=user.rpc,
+            blocking=user.bulk,
+            threads=self.threads,
         )
         # the file is not read ahead and not hedged: each read is one request to one replica
         settings = ClientSettings(readahead_bytes_max=0, hedge=False, read_timeout_s=20)
@@ -121,6 +126,7 @@ async def reading(directory: Path) -> AsyncIterator[Reading]:
             yield client
         finally:
             await client.scope.aclose()
+            client.threads.close()
             await user.close()
 
 
