@@ -70,6 +70,8 @@ class Weather:
     late: float = 0.02
     late_max_s: float = 7.5
     store_late: float = 0.05
+    answers_late_s: dict[int, float] = field(default_factory=dict)
+    """Mgmtd -> how late the answer to its next transaction is; it does not reach the store again for a while."""
     cuts: dict[tuple[str, int, int], float] = field(default_factory=dict)
     """(plane, from, to): nothing passes until then."""
 
@@ -210,12 +212,21 @@ class LeaseWorld:
         def delay_s() -> float:
             return rng.uniform(0.02, 2.0) if rng.random() < weather.store_late else rng.uniform(0.001, 0.01)
 
+        def answer_s() -> float | None:
+            return delay_s() if rng.random() > weather.store_late / 4 else None
+
+        if owner.number in weather.answers_late_s:
+            apply_s, answered_s = 0.001, weather.answers_late_s.pop(owner.number)
+            weather.cuts["kv", owner.number, 0] = self.now_s + 6.0
+        else:
+            apply_s, answered_s = delay_s(), answer_s()
+
         def apply() -> None:
             result = body(self.register)
-            if rng.random() > weather.store_late / 4:
-                self.after(delay_s(), lambda: owner.run(lambda: done(result)))
+            if answered_s is not None:
+                self.after(answered_s, lambda: owner.run(lambda: done(result)))
 
-        self.after(delay_s(), apply)
+        self.after(apply_s, apply)
 
     # --- what is checked ---
 

@@ -55,7 +55,7 @@ class Trouble:
         rng, weather = world.rng, world.weather
         weather.loss = rng.choice((0.0, 0.02, 0.2))
         weather.late = 0.3 if focus == "late" else rng.choice((0.0, 0.01, 0.1))
-        weather.store_late = 0.5 if focus == "store" else rng.choice((0.0, 0.05, 0.3))
+        weather.store_late = rng.choice((0.0, 0.05, 0.3))
         world.drops_dead = rng.random() < 0.5
         faults: dict[str, Callable[[], None]] = {
             "restart": self.restart,
@@ -78,10 +78,11 @@ class Trouble:
             "routing": self.removed_unheard,
             "waits": self.isolated_removal,
             "reset": self.reset_and_outlived,
-            "store": self.cut_store,
+            "store": self.late_answer,
         }.get(focus)
         if focus == "store":
-            self._faults = [self.cut_store]
+            weather.store_late = 0.0
+            self._faults = [self.late_answer]
         if focus == "start":  # everything else would only disturb a schedule as long as this
             weather.loss = weather.late = weather.store_late = 0.0
             self._faults = [self.restarted_granter]
@@ -95,7 +96,7 @@ class Trouble:
             self._aimed()
         else:
             rng.choice(self._faults)()
-        pause_s = 25.0 if self.focus == "start" else rng.choice((0.1, 0.7, 2.0, 4.0))
+        pause_s = {"start": 25.0, "store": 8.0}.get(self.focus) or rng.choice((0.1, 0.7, 2.0, 4.0))
         self.world.after(pause_s * rng.uniform(0.5, 1.5), self._strike)
 
     # --- single faults ---
@@ -187,6 +188,10 @@ class Trouble:
             self.world.weather.cuts[plane, source, target] = self.world.now_s + length_s
 
     # --- faults that come together ---
+
+    def late_answer(self) -> None:
+        """The primary's renewal is seen by others long before it hears of its success; it is the last one."""
+        self.world.weather.answers_late_s[self.mgmtd()] = self.world.rng.uniform(0.8, 1.35)
 
     def restarted_granter(self) -> None:
         """Two live by each other's leases, unheard by mgmtds; one restarts, is heard, and does not answer.
