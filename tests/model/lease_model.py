@@ -71,7 +71,7 @@ class Weather:
     late_max_s: float = 7.5
     store_late: float = 0.05
     answers_late_s: dict[int, float] = field(default_factory=dict)
-    """Mgmtd -> how late the answer to its next transaction is; it does not reach the store again for a while."""
+    """Mgmtd -> how late the answer to its next transaction is; then the store is away for it for a while."""
     cuts: dict[tuple[str, int, int], float] = field(default_factory=dict)
     """(plane, from, to): nothing passes until then."""
 
@@ -215,6 +215,7 @@ class LeaseWorld:
         def answer_s() -> float | None:
             return delay_s() if rng.random() > weather.store_late / 4 else None
 
+        answered_s: float | None
         if owner.number in weather.answers_late_s:
             apply_s, answered_s = 0.001, weather.answers_late_s.pop(owner.number)
             weather.cuts["kv", owner.number, 0] = self.now_s + 6.0
