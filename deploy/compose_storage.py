@@ -16,7 +16,7 @@ from fs3.rpc.bulk_server import BulkServer
 from fs3.rpc.exported import export_bulk_client, export_server
 from fs3.rpc.network import SystemNetwork
 from fs3.storage.disk import OsDisk
-from fs3.storage.engine.lmdb_index import lmdb_opener
+from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.lanes import ThreadLanes
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 
@@ -80,7 +80,7 @@ def compose(settings: StorageDaemonSettings, components: Components) -> Server:
             metrics=components.metrics,
             lanes=ThreadLanes(),
             open_disk=lambda _: OsDisk(),
-            open_index=lmdb_opener,
+            open_index=lambda disk: index_opener(disk, components.rng),
             make_nonce=system_nonce,
             fail=components.fail,
             bulk_server=bulk_server,

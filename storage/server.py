@@ -92,7 +92,7 @@ class StorageComponents:
     open_disk: OpenDisk
     """The component of a disk, by its directory (``OsDisk``)."""
     open_index: OpenIndex
-    """``lmdb_opener``: what opens the indexes of stores on a disk."""
+    """``index_opener``: what opens the indexes of stores on a disk."""
     make_nonce: Callable[[], bytes]
     fail: Callable[[str, BaseException], None]
     bulk_server: BulkPlane | None = None

@@ -65,6 +65,8 @@ PURE = (
     "fs3/wire/*",
     "storage/engine/allocate.py",
     "storage/engine/format.py",
+    "storage/engine/index_log.py",
+    "storage/engine/overlay.py",
     "storage/engine/plan.py",
 )
 """State machines, formats and planners: no clock, socket, disk, chance, thread or await.

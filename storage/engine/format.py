@@ -1,9 +1,9 @@
 """Records of a chunk store, byte by byte. PURE.
 
-Format version 1. A store is a directory::
+Format version 2. A store is a directory::
 
     lock                 locked by the process that has it open
-    index/               the ordered store of records (LMDB in production)
+    index/               the ordered store of records (LMDB in production, a log in front: ``index_log``)
     data/CC-NNNN         blocks of size class CC (exponent, 16 … 26), file NNNN of the class (decimal)
 
 Block ``n`` of a class lies at ``n << CC`` of its files laid end to end, each ``file_bytes`` long. All
@@ -65,7 +65,8 @@ from fs3.wire.chunk import (
 from .allocate import CLASSES, Block
 from .versions import DedupRecord, EpochRecord
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: without a log in front of the index. Who does not know of the log must not open a store that has one."""
 MAGIC = b"fs3chunk"
 HEADER_KEY = b"h"
 COUNTERS_KEY = b"n"
@@ -88,9 +89,13 @@ _KINDS = frozenset(UpdateKind)
 class Header:
     """Whose store this is."""
 
-    __slots__ = ("file_bytes", "store_id", "target")
+    __slots__ = ("file_bytes", "store_id", "target", "version")
 
-    def __init__(self, store_id: int, target: TargetId, file_bytes: int) -> None:
+    def __init__(
+        self, store_id: int, target: TargetId, file_bytes: int, version: int = FORMAT_VERSION
+    ) -> None:
+        self.version = version
+        """Format that the store had when this was read."""
         self.store_id = store_id
         self.target = target
         self.file_bytes = file_bytes
@@ -169,7 +174,7 @@ def _exactly(kind: struct.Struct, key: bytes, value: bytes) -> tuple[int, ...]:
 
 
 def pack_header(header: Header) -> bytes:
-    """Value of the header record."""
+    """Value of the header record, in the present format."""
     body = _HEADER.pack(MAGIC, FORMAT_VERSION, header.store_id, header.target, header.file_bytes)
     return seal(HEADER_KEY, body)
 
@@ -179,15 +184,15 @@ def unpack_header(value: bytes, target: TargetId) -> Header:
     if value[:8] != MAGIC or len(value) < 12:
         raise CorruptData("not a chunk store: no magic number in its header")
     version = _U32.unpack(value[8:12])[0]
-    if version != FORMAT_VERSION:
-        raise IncompatibleVersion(f"chunk store format {version}; this program reads {FORMAT_VERSION}")
+    if not 1 <= version <= FORMAT_VERSION:
+        raise IncompatibleVersion(f"chunk store format {version}; this program reads 1 to {FORMAT_VERSION}")
     body = unseal(HEADER_KEY, value)
     if len(body) != _HEADER.size:
         raise CorruptData(f"chunk store header has {len(body)} bytes, {_HEADER.size} expected")
     _, _, store_id, owner, file_bytes = _HEADER.unpack(body)
     if owner != target:
         raise InvalidRequest(f"this chunk store belongs to target {owner:#x}, not to {target:#x}")
-    return Header(store_id, TargetId(owner), file_bytes)
+    return Header(store_id, TargetId(owner), file_bytes, version)
 
 
 def pack_counters(counters: Counters) -> bytes:

@@ -1,15 +1,22 @@
 """The seam between the chunk store and an ordered store of records (design 4.1).
 
-Keys and values are bytes, keys up to 64 bytes, ordered. All changes go through ``apply``; those of one
-batch happen together or not at all, and batches in the order of their calls. A batch that is not *durable*
-is visible at once and may be lost by a crash, but never when a later durable one is there.
+Keys and values are bytes, ordered; keys have up to 64 bytes and are lower than ``RESERVED_KEYS``. All changes
+go through ``apply``; those of one batch happen together or not at all, and batches in the order of their
+calls. A batch that is not *durable* is visible at once and may be lost by a crash, but never when a later
+durable one is there.
+
+In production it is a ``LoggedIndex``: a log, and below it ``Records`` that are written to once in a while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Mapping
 from typing import Protocol
+
+from .overlay import Change
+
+RESERVED_KEYS = b"\xff"
+"""Keys from here on are the index's own."""
 
 
 class Batch:
@@ -18,8 +25,7 @@ class Batch:
     __slots__ = ("changes",)
 
     def __init__(self) -> None:
-        self.changes: list[tuple[bytes, bytes | None]] = []
-        """(key, value to put, or None to delete)."""
+        self.changes: list[Change] = []
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a key."""
@@ -60,34 +66,26 @@ class Index(Protocol):
         ...
 
 
-Overlay = dict[bytes, bytes | None]
-"""Changes that are visible but not in the store below yet: the newest of each key, None for deleted."""
+class Records(Protocol):
+    """An ordered store of records on the disk: what lies below a log."""
 
+    def get(self, key: bytes) -> bytes | None:
+        """As ``Index.get``."""
+        ...
 
-def merge_page(
-    below: Iterable[tuple[bytes, bytes]], overlay: Overlay, limit: int, *, reverse: bool
-) -> list[tuple[bytes, bytes]]:
-    """A page of ordered records ``below`` with an overlay on top (keys of the same range only)."""
-    above = sorted(overlay, reverse=reverse)
-    return list(islice(_merged(iter(below), overlay, above, reverse=reverse), limit))
+    def page(
+        self, start: bytes, end: bytes, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """As ``Index.page``."""
+        ...
 
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Make all changes, or none; on the disk when this returns.
 
-def _merged(
-    below: Iterator[tuple[bytes, bytes]], overlay: Overlay, above: list[bytes], *, reverse: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    position = 0
-    for key, value in below:
-        while position < len(above) and ((above[position] > key) if reverse else (above[position] < key)):
-            yield from _present(above[position], overlay)
-            position += 1
-        if position < len(above) and above[position] == key:
-            continue  # the next round yields the newer value, or none if it is deleted
-        yield key, value
-    for key in above[position:]:
-        yield from _present(key, overlay)
+        Raises FsError ENOSPC (nothing happened), DiskFailed (unknown whether it did).
+        """
+        ...
 
-
-def _present(key: bytes, overlay: Overlay) -> Iterator[tuple[bytes, bytes]]:
-    value = overlay[key]
-    if value is not None:
-        yield key, value
+    def close(self) -> None:
+        """Close; there is nothing to write."""
+        ...

@@ -12,12 +12,14 @@ from .core import CHANGE_PAUSE, StoreCore
 from .format import (
     COMMITTED,
     COUNTERS_KEY,
+    FORMAT_VERSION,
     HEADER_KEY,
     PENDING,
     Header,
     after,
     chunk_of,
     high_key,
+    pack_header,
     unpack_committed,
     unpack_counters,
     unpack_header,
@@ -36,6 +38,20 @@ def read_header(index: Index, directory: str, target: TargetId) -> Header:
     if value is None:
         raise InvalidRequest(f"there is no chunk store in {directory}")
     return unpack_header(value, target)
+
+
+def bring_up_to_date(index: Index, header: Header) -> None:
+    """Give a store of an earlier format the present one, before its log holds anything: a program that does
+    not know of the log must find out below it."""
+    if header.version == FORMAT_VERSION:
+        return
+    batch = Batch()
+    batch.put(HEADER_KEY, pack_header(header))
+    try:
+        index.apply(batch, durable=True)
+        index.flush()
+    except FsError:
+        pass  # a full disk must not keep a store from being read; the next open tries again
 
 
 def records(index: Index, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

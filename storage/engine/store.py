@@ -16,7 +16,7 @@ from .index import Batch
 from .ledger import Ledger
 from .listing import file_extent, info_of, list_chunks, state_of
 from .reading import ChunkReader, HeldVersions
-from .recover import Recovery, read_header
+from .recover import Recovery, bring_up_to_date, read_header
 from .staging import Stager
 from .versions import (
     ChunkState,
@@ -91,6 +91,7 @@ class ChunkStore:
             header = read_header(index, directory, target)
             core = StoreCore(directory, header, index, parts, settings)
             undo.callback(core.close_files)
+            bring_up_to_date(index, header)
             Recovery(core, index, parts.clock.boot_s()).run()
             return cls(core, undo.pop_all())
 
@@ -133,7 +134,7 @@ class ChunkStore:
     def stage(self, items: Sequence[StageItem], *, cluster_ms: int = 0) -> list[StageOutcome]:
         """Durable. Make each update the pending version of its chunk: bytes, pending record, dedup record.
 
-        One sync a data file and one index transaction for all. An update builds on the committed version;
+        One sync a data file and one durable index batch for all. An update builds on the committed version;
         a pending version of another identity is replaced; one of the same identity is answered as it is.
         ``cluster_ms`` (cluster time) is kept with tombstones. Raises DiskFailed only.
         """

@@ -43,7 +43,7 @@ class EngineParts:
 
     disk: Disk
     open_index: Callable[[str], Index]
-    """Opens (or makes) the index in a directory: ``LmdbIndex.open`` in production."""
+    """Opens (or makes) the index in a directory: ``index_opener`` in production."""
     clock: Clock
 
 

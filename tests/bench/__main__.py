@@ -32,7 +32,7 @@ GROUPS: dict[str, Group] = {
 def engine(directory: Path) -> list[Row]:
     """The chunk engine in a directory of its own."""
     with tempfile.TemporaryDirectory(dir=directory) as folder:
-        return engine_write.measure(folder, 8, 256)
+        return list(engine_write.measure(folder, 256))
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
-"""The chunk store's index in memory, on a ``SimDisk``: it fails and forgets as LMDB does."""
+"""The chunk store's index in memory, on a ``SimDisk``: it fails and forgets as the one of production does."""
 
 from __future__ import annotations
 
 import errno
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fs3.errors import fs_error
-from fs3.storage.engine.index import Batch, Index, Overlay, merge_page
+from fs3.storage.engine.index import Batch, Index
+from fs3.storage.engine.overlay import hidden_count, merge_page
 
 from .disk import SimDisk
 
@@ -23,7 +24,7 @@ class SimIndex:
         self._disk = disk
         self._records = disk.indexes.setdefault(path, {})
         self._keys = sorted(self._records)
-        self._waiting: Overlay = {}
+        self._waiting: dict[bytes, bytes | None] = {}
         self._path = path
         self.is_full = False
         """Durable batches fail with ENOSPC."""
@@ -37,8 +38,9 @@ class SimIndex:
         keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
         if reverse:
             keys.reverse()
-        overlay = {key: value for key, value in self._waiting.items() if start <= key < end}
-        return merge_page(((key, self._records[key]) for key in keys), overlay, limit, reverse=reverse)
+        above = [(key, value) for key, value in self._waiting.items() if start <= key < end]
+        del keys[limit + hidden_count(above) :]
+        return merge_page(((key, self._records[key]) for key in keys), above, limit, reverse=reverse)
 
     def apply(self, batch: Batch, *, durable: bool) -> None:
         if not durable:
@@ -67,6 +69,29 @@ class SimIndex:
     def close(self) -> None:
         if self._disk.failure is None:
             self.flush()
+
+
+class SimRecords:
+    """``Records``: what lies below a log, with the faults of a ``SimIndex``."""
+
+    def __init__(self, disk: SimDisk, path: str) -> None:
+        self.index = SimIndex(disk, path)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.index.get(key)
+
+    def page(
+        self, start: bytes, end: bytes, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        return self.index.page(start, end, limit, reverse=reverse)
+
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
+        batch = Batch()
+        batch.changes = list(changes.items())
+        self.index.apply(batch, durable=True)
+
+    def close(self) -> None:
+        pass
 
 
 def sim_opener(disk: SimDisk) -> Callable[[str], Index]:

@@ -43,7 +43,7 @@ from fs3.rpc.network import SystemNetwork
 from fs3.rpc.service import Routes
 from fs3.storage.disk import OsDisk
 from fs3.storage.dropping import RETENTION, RetentionSettings
-from fs3.storage.engine.lmdb_index import lmdb_opener
+from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.lanes import ThreadLanes
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 from fs3.storage.sums import sums_of
@@ -187,7 +187,7 @@ class StorageCluster:
             metrics=Metrics(),
             lanes=ThreadLanes(),
             open_disk=lambda _: OsDisk(),
-            open_index=lmdb_opener,
+            open_index=lambda disk: index_opener(disk, Rng(number)),
             make_nonce=system_nonce,
             fail=lambda name, error: self.failures.append((name, error)),
             bulk_server=BulkServer() if self.with_bulk else None,

@@ -14,10 +14,14 @@ from fs3.errors import FsError
 from fs3.rng import Rng
 from fs3.storage.disk import DiskFailed, OsDisk
 from fs3.storage.engine.index import Batch, Index
-from fs3.storage.engine.lmdb_index import LmdbIndex
+from fs3.storage.engine.lmdb_records import LmdbRecords
+from fs3.storage.engine.logged_index import LoggedIndex
 
 from ...sim.disk import SimDisk
-from ...sim.index import SimIndex
+from ...sim.index import SimIndex, SimRecords
+
+LOG_BYTES = 4 * 4096
+"""Four small batches: checkpoints are part of every test."""
 
 
 class Bench:
@@ -30,14 +34,18 @@ class Bench:
 
 
 class LmdbBench(Bench):
+    """The pair of production: a log in front of LMDB."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.disk = OsDisk()
-        self._opened: LmdbIndex | None = None
+        self._opened: LoggedIndex | None = None
         super().__init__(self._open, self._kill)
 
     def _open(self) -> Index:
-        self._opened = LmdbIndex(self.disk, str(self._folder / "index"), 8 * 1024 * 1024)
+        path = str(self._folder / "index")
+        below = LmdbRecords(self.disk, path, 8 * 1024 * 1024)
+        self._opened = LoggedIndex(below, self.disk, path, Rng(2), LOG_BYTES)
         return self._opened
 
     def _kill(self) -> None:
@@ -50,11 +58,17 @@ class LmdbBench(Bench):
 
 
 class SimBench(Bench):
-    def __init__(self) -> None:
+    """The one of the simulated world; or a log on its disk in front of simulated records."""
+
+    def __init__(self, *, logged: bool = False) -> None:
         self.disk = SimDisk(Rng(1))
+        self._logged = logged
         super().__init__(self._open, self._kill)
 
     def _open(self) -> Index:
+        if self._logged:
+            below = SimRecords(self.disk, "/index")
+            return LoggedIndex(below, self.disk, "/index", Rng(2), LOG_BYTES)
         return SimIndex(self.disk, "/index")
 
     def _kill(self) -> None:
@@ -64,9 +78,10 @@ class SimBench(Bench):
         pass
 
 
-@pytest.fixture(params=["lmdb", "sim"])
+@pytest.fixture(params=["lmdb", "sim", "logged sim"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LmdbBench | SimBench]:
-    made = LmdbBench(tmp_path) if request.param == "lmdb" else SimBench()
+    lmdb = request.param == "lmdb"
+    made = LmdbBench(tmp_path) if lmdb else SimBench(logged=request.param == "logged sim")
     yield made
     made.close()
 
@@ -164,10 +179,10 @@ _CHANGES = st.lists(st.tuples(st.binary(max_size=2), st.none() | st.binary(max_s
 
 @given(st.lists(st.tuples(_CHANGES, st.booleans()), max_size=8))
 def test_it_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, bool]]) -> None:
-    lmdb, sim = LmdbBench(tmp_path_factory.mktemp("index")), SimBench()
+    lmdb, sim, logged = LmdbBench(tmp_path_factory.mktemp("index")), SimBench(), SimBench(logged=True)
     model: dict[bytes, bytes] = {}
     durable_model: dict[bytes, bytes] = {}
-    indexes = [lmdb.open(), sim.open()]
+    indexes = [lmdb.open(), sim.open(), logged.open()]
     for changes, durable in steps:
         keyed = [(b"k" + key, value) for key, value in changes]  # type: ignore[attr-defined]
         for key, value in keyed:
@@ -181,8 +196,7 @@ def test_it_is_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: list[tupl
             assert index.page(b"", b"\xff", 100, reverse=True) == sorted(model.items(), reverse=True)
         if durable:
             durable_model = dict(model)
-    lmdb.kill()
-    sim.kill()
-    for bench in (lmdb, sim):
+    for bench in (lmdb, sim, logged):
+        bench.kill()
         assert everything(bench.open()) == sorted(durable_model.items())
     lmdb.close()

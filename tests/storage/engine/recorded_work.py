@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import sys
 
+from fs3.rng import Rng
 from fs3.storage.disk import OsDisk
-from fs3.storage.engine.lmdb_index import lmdb_opener
+from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.engine.store import ChunkStore
 from fs3.storage.engine.versions import EngineParts
 
 from .crash_work import Run
 from .model import Model
 from .shop import SMALL, TARGET, HandClock
+
+LOG_BYTES = 8 * 4096
+"""So little that checkpoints are among the calls."""
 
 
 class MarkedRun(Run):
@@ -34,7 +38,7 @@ def main() -> None:
     folder, seed, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     disk = OsDisk(lanes=1)
     clock = HandClock()
-    parts = EngineParts(disk, lmdb_opener(disk), clock)
+    parts = EngineParts(disk, index_opener(disk, Rng(seed), LOG_BYTES), clock)
     store = ChunkStore.create(f"{folder}/t", TARGET, 5, parts, SMALL)
     run = MarkedRun(seed, store, Model(), 1)
     run.marks = os.open(f"{folder}/marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -9,14 +9,14 @@ from crc32c import crc32c
 from fs3.ids import ChainVersion, ChunkId, ClientSessionId, InodeId, TargetId, UpdateVersion
 from fs3.rng import Rng
 from fs3.storage.disk import OsDisk
-from fs3.storage.engine.lmdb_index import lmdb_opener
+from fs3.storage.engine.logged_index import LoggedIndex, index_opener
 from fs3.storage.engine.plan import sum_pieces
 from fs3.storage.engine.store import ChunkStore
 from fs3.storage.engine.versions import DedupRecord, EngineParts, EngineSettings, StageItem
 from fs3.wire.chunk import Identity, Update, UpdateKind, UpdateResult, WriterTag
 
 from ...sim.disk import SimDisk
-from ...sim.index import sim_opener
+from ...sim.index import SimRecords, sim_opener
 
 TARGET = TargetId(0x10001)
 KIB = 1024
@@ -44,10 +44,16 @@ class SimShop:
     disk: SimDisk = field(default_factory=lambda: SimDisk(Rng(1)))
     clock: HandClock = field(default_factory=HandClock)
     settings: EngineSettings = SMALL
+    log_bytes: int = 0
+    """With a real log of this size in front of simulated records; 0: a simulated index."""
 
     @property
     def parts(self) -> EngineParts:
-        return EngineParts(self.disk, sim_opener(self.disk), self.clock)
+        opener = self._open_logged if self.log_bytes else sim_opener(self.disk)
+        return EngineParts(self.disk, opener, self.clock)
+
+    def _open_logged(self, path: str) -> LoggedIndex:
+        return LoggedIndex(SimRecords(self.disk, path), self.disk, path, Rng(3), self.log_bytes)
 
     def create(self) -> ChunkStore:
         return ChunkStore.create("/t", TARGET, 77, self.parts, self.settings)
@@ -59,7 +65,7 @@ class SimShop:
 def os_parts(clock: HandClock) -> EngineParts:
     """Parts on the real disk, with LMDB."""
     disk = OsDisk()
-    return EngineParts(disk, lmdb_opener(disk), clock)
+    return EngineParts(disk, index_opener(disk, Rng(1)), clock)
 
 
 def chunk(number: int, inode: int = 5) -> ChunkId:

@@ -11,10 +11,11 @@ from crc32c import crc32c
 
 from fs3.errors import CorruptData, IncompatibleVersion, InvalidRequest
 from fs3.ids import TargetId
+from fs3.rng import Rng
 from fs3.storage.disk import DiskFailed, OsDisk
 from fs3.storage.engine.format import HEADER_KEY, MAGIC, committed_key
 from fs3.storage.engine.index import Batch
-from fs3.storage.engine.lmdb_index import LmdbIndex
+from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.engine.store import ChunkStore
 from fs3.storage.engine.versions import EngineParts
 
@@ -72,9 +73,9 @@ def test_the_store_of_another_target() -> None:
 
 def test_another_format_version() -> None:
     shop = filled(SimShop())
-    body = struct.pack(">8sI", MAGIC, 2) + b"who knows what"
+    body = struct.pack(">8sI", MAGIC, 3) + b"who knows what"
     shop.disk.indexes["/t/index"][HEADER_KEY] = body + struct.pack(">I", crc32c(body, crc32c(HEADER_KEY)))
-    with pytest.raises(IncompatibleVersion, match="format 2; this program reads 1"):
+    with pytest.raises(IncompatibleVersion, match="format 3; this program reads 1 to 2"):
         shop.open()
 
 
@@ -147,7 +148,7 @@ def test_a_failed_write_or_sync_is_never_tried_again(call: str) -> None:
 def os_parts() -> Iterator[EngineParts]:
     """Real files and LMDB."""
     disk = OsDisk()
-    yield EngineParts(disk, lambda path: LmdbIndex(disk, path), HandClock())
+    yield EngineParts(disk, index_opener(disk, Rng(1)), HandClock())
     disk.close()
 
 

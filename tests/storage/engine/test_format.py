@@ -132,7 +132,7 @@ def test_the_bytes_are_those_of_the_table() -> None:
         "aabbccdd 01020304"
     )
     header = records.pack_header(records.Header(0xABC, TargetId(0x10001), 64 << 20))
-    assert header[:-4] == b"fs3chunk" + struct.pack(">IQQQ", 1, 0xABC, 0x10001, 64 << 20)
+    assert header[:-4] == b"fs3chunk" + struct.pack(">IQQQ", 2, 0xABC, 0x10001, 64 << 20)
 
 
 def test_numbers_that_do_not_fit_are_refused() -> None:

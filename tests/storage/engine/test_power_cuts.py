@@ -16,11 +16,13 @@ from .model import Model, check_same
 from .shop import SimShop, apply, chunk, content, identity, write
 
 STEPS = 14
+LOGS = (0, 8 * 4096)
+"""A simulated index; a real log in front of simulated records, so short that checkpoints are part of it."""
 
 
-def work(seed: int, cut_at: int | None) -> tuple[Run, SimShop]:
+def work(seed: int, cut_at: int | None, log_bytes: int) -> tuple[Run, SimShop]:
     """Run a workload up to the cut (or to its end)."""
-    shop = SimShop(SimDisk(derived_rng(seed, f"disk {cut_at}"), 1 << 26))
+    shop = SimShop(SimDisk(derived_rng(seed, f"disk {cut_at}"), 1 << 26), log_bytes=log_bytes)
     store = shop.create()
     run = Run(seed, store, Model(), 1)
     shop.disk.step_count = 0
@@ -34,9 +36,9 @@ def work(seed: int, cut_at: int | None) -> tuple[Run, SimShop]:
     return run, shop
 
 
-def survive(seed: int, cut_at: int) -> bool:
+def survive(seed: int, cut_at: int, log_bytes: int) -> bool:
     """Cut, come back, check, go on and check again. False: the workload ended before the cut."""
-    run, shop = work(seed, cut_at)
+    run, shop = work(seed, cut_at, log_bytes)
     if shop.disk.step_count < cut_at:
         return False
     for again in range(2):
@@ -53,25 +55,29 @@ def survive(seed: int, cut_at: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("log_bytes", LOGS)
 @pytest.mark.parametrize("seed", range(12))
-def test_a_cut_at_a_sample_of_steps(seed: int) -> None:
-    last = work(seed, None)[1].disk.step_count
+def test_a_cut_at_a_sample_of_steps(seed: int, log_bytes: int) -> None:
+    last = work(seed, None, log_bytes)[1].disk.step_count
     picked = sorted(derived_rng(seed, "cuts").sample(range(1, last + 1), min(6, last)))
-    assert all(survive(seed, cut_at) for cut_at in picked)
+    assert all(survive(seed, cut_at, log_bytes) for cut_at in picked)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("log_bytes", LOGS)
 @pytest.mark.parametrize("seed", range(100, 160))
-def test_a_cut_at_every_step(seed: int) -> None:
-    last = work(seed, None)[1].disk.step_count
-    assert all(survive(seed, cut_at) for cut_at in range(1, last + 1))
+def test_a_cut_at_every_step(seed: int, log_bytes: int) -> None:
+    last = work(seed, None, log_bytes)[1].disk.step_count
+    assert all(survive(seed, cut_at, log_bytes) for cut_at in range(1, last + 1))
 
 
-def test_a_cut_while_a_store_is_made_leaves_no_store_or_an_empty_one() -> None:
+@pytest.mark.parametrize("log_bytes", LOGS)
+def test_a_cut_while_a_store_is_made_leaves_no_store_or_an_empty_one(log_bytes: int) -> None:
     made_count = 0
-    for cut_at in range(1, 10):
-        shop = SimShop(SimDisk(Rng(cut_at)))
+    last = 22 if log_bytes else 10
+    for cut_at in range(1, last):
+        shop = SimShop(SimDisk(Rng(cut_at)), log_bytes=log_bytes)
         shop.disk.cut_at = cut_at
         try:
             shop.create()

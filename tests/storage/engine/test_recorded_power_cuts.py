@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fs3.errors import InvalidRequest
-from fs3.rng import derived_rng
+from fs3.rng import Rng, derived_rng
 from fs3.storage.disk import OsDisk
-from fs3.storage.engine.lmdb_index import lmdb_opener
+from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.engine.store import ChunkStore
 from fs3.storage.engine.versions import EngineParts
 
@@ -63,7 +63,7 @@ def check_cut(calls: list[Call], cut: int, states: list[list[Model]], seed: int,
     with tempfile.TemporaryDirectory() as folder:
         write_image(calls, cut, Path(folder), derived_rng(seed, f"image {cut} {share}"), share)
         disk = OsDisk()
-        parts = EngineParts(disk, lmdb_opener(disk), HandClock(5000.0))
+        parts = EngineParts(disk, index_opener(disk, Rng(seed)), HandClock(5000.0))
         try:
             store = ChunkStore.open(f"{folder}/t", TARGET, parts, SMALL)
         except InvalidRequest:

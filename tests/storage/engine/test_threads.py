@@ -9,8 +9,9 @@ from pathlib import Path
 from crc32c import crc32c
 
 from fs3.errors import Busy
+from fs3.rng import Rng
 from fs3.storage.disk import OsDisk
-from fs3.storage.engine.lmdb_index import lmdb_opener
+from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.engine.store import ChunkStore
 from fs3.storage.engine.versions import EngineParts
 
@@ -77,7 +78,7 @@ class Reader(threading.Thread):
 
 def test_readers_and_a_committer(tmp_path: Path) -> None:
     disk = OsDisk()
-    parts = EngineParts(disk, lmdb_opener(disk), HandClock())
+    parts = EngineParts(disk, index_opener(disk, Rng(1)), HandClock())
     store = ChunkStore.create(str(tmp_path / "t"), TARGET, 5, parts, SMALL)
     stop = threading.Event()
     readers = [Reader(store, stop, seed) for seed in (1, 2)]
