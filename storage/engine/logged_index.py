@@ -185,10 +185,16 @@ class LoggedIndex:
             self._log.close()
         self._below.close()
 
+    def _close(self) -> None:
+        try:
+            self.flush()
+        except FsError:
+            self.apply(Batch(), durable=True)  # no space below: the log may have room for what waits
+
     def close(self) -> None:
         try:
             if self._disk.failure is None:
-                self.flush()
+                self._close()
         finally:
             self.abandon()
 

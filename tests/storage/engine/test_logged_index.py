@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def put(index: LoggedIndex, *changes: tuple[bytes, bytes | None], durable: bool 
     batch = Batch()
     batch.changes = list(changes)
     index.apply(batch, durable=durable)
+
+
+def fill_log(index: LoggedIndex) -> None:
+    """So many batches that there is a checkpoint."""
+    for number in range(5):
+        put(index, (b"b", b"%d" % number))
 
 
 def everything(index: LoggedIndex) -> dict[bytes, bytes]:
@@ -183,6 +190,18 @@ def test_no_space_for_a_checkpoint() -> None:
     assert below(disk) == everything(index) == {**before, b"4": b"v"}
 
 
+def test_a_full_disk_does_not_keep_an_index_from_closing() -> None:
+    disk = SimDisk(Rng(1))
+    records = SimRecords(disk, "/i")
+    index = LoggedIndex(records, disk, "/i", Rng(5), LOG_BYTES)
+    put(index, (b"a", b"1"))
+    put(index, (b"w", b"waits"), durable=False)
+    records.index.is_full = True
+    index.close()
+    assert below(disk) == {}
+    assert everything(open_index(disk.after_power_cut())) == {b"a": b"1", b"w": b"waits"}
+
+
 def test_no_space_for_a_log() -> None:
     """Batches go below one by one; the next open makes the log."""
     disk = SimDisk(Rng(1), 1 << 20)
@@ -244,28 +263,42 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(below(disk)) == 101 == len(everything(index))
 
 
-def test_a_change_that_comes_while_a_record_is_written_is_newer() -> None:
-    disk = SimDisk(Rng(1))
+class BusyDisk(SimDisk):
+    """Before each call, something is done."""
+
+    before: Callable[[], None] | None = None
+
+    def step(self, call: str) -> None:
+        if self.before is not None:
+            self.before()
+        super().step(call)
+
+
+def test_a_change_that_comes_while_a_batch_is_written_is_newer() -> None:
+    disk = BusyDisk(Rng(1))
     index = open_index(disk)
-
-    class Interrupted(list[tuple[bytes, bytes | None]]):
-        """Another thread's batch arrives when this one has been read for the first time."""
-
-        has_arrived = False
-
-        def __iter__(self):  # type: ignore[no-untyped-def]
-            yield from super().__iter__()
-            if not self.has_arrived:
-                self.has_arrived = True
-                put(index, (b"a", b"newer"), durable=False)
-
+    disk.before = lambda: put(index, (b"a", b"newer"), durable=False)
     for _ in range(6):  # through the log, and with a checkpoint
-        batch = Batch()
-        batch.changes = Interrupted([(b"a", b"older"), (b"b", b"1")])
-        index.apply(batch, durable=True)
+        put(index, (b"a", b"older"), (b"b", b"1"))
         assert everything(index) == {b"a": b"newer", b"b": b"1"}
+    disk.before = None
     index.flush()
     assert everything(open_index(disk.after_power_cut())) == {b"a": b"newer", b"b": b"1"}
+
+
+def test_reads_do_not_wait_for_a_batch() -> None:
+    disk = BusyDisk(Rng(1))
+    index = open_index(disk)
+    seen: list[tuple[bytes | None, dict[bytes, bytes]]] = []
+    for number in range(6):
+        put(index, (b"a", b"%d" % number), durable=False)
+        disk.before = lambda: seen.append((index.get(b"a"), everything(index)))
+        put(index, (b"b", b"%d" % number))
+        disk.before = None
+        assert len(seen) >= 2
+        for value, page in seen:
+            assert value == b"%d" % number and page[b"a"] == value
+        seen.clear()
 
 
 def test_a_log_that_is_gone_cut_or_anothers() -> None:
