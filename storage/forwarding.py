@@ -14,7 +14,7 @@ import msgspec
 from fs3.errors import CorruptData, Unavailable
 from fs3.ids import ChainId, TargetId
 from fs3.rpc.buffers import aligned_payload
-from fs3.rpc.service import Caller
+from fs3.rpc.service import BlockingCaller, Caller
 from fs3.wire.chunk import Update, UpdateKind
 from fs3.wire.storage import (
     END_SESSION,
@@ -47,11 +47,19 @@ class PendingCorrupt(CorruptData):
 class Forwarder:
     """The sending half of one target."""
 
-    def __init__(self, store: ChunkStore, membership: Membership, caller: Caller, lanes: Lanes) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        membership: Membership,
+        caller: Caller,
+        lanes: Lanes,
+        blocking: BlockingCaller | None,
+    ) -> None:
         self._store = store
         self._membership = membership
         self._caller = caller
         self._lanes = lanes
+        self._blocking = blocking
         self._resends = asyncio.Semaphore(RESENDS_MAX)
 
     async def send(self, chain: ChainId, effect: Forward) -> UpdateResponse:
@@ -86,23 +94,37 @@ class Forwarder:
         )
         return changed, view
 
+    def send_here(self, chain: ChainId, effect: Forward) -> UpdateResponse:
+        """The first attempt, in the thread that has the bytes. Raises as ``send``."""
+        assert self._blocking is not None and effect.payload is not None, effect
+        view = effect.payload.view
+        return self._blocking.call_blocking(
+            self._address(effect.member.target),
+            UPDATE,
+            self._request(chain, effect, effect.update),
+            timeout_s=FORWARD_TIMEOUT_S,
+            payload=(view,),
+        )
+
     async def _call(
         self, chain: ChainId, effect: Forward, update: Update, view: memoryview
     ) -> UpdateResponse:
-        request = UpdateRequest(
+        return await self._caller.call(
+            self._address(effect.member.target),
+            UPDATE,
+            self._request(chain, effect, update),
+            timeout_s=FORWARD_TIMEOUT_S,
+            payload=(view,) if len(view) else (),
+            bulk=len(view) > BULK_BYTES,
+        )
+
+    def _request(self, chain: ChainId, effect: Forward, update: Update) -> UpdateRequest:
+        return UpdateRequest(
             chain=chain,
             chain_version=effect.version,
             sender=self._store.target,
             update=update,
             dedup_result_length_bytes=effect.stored.length_bytes,
-        )
-        return await self._caller.call(
-            self._address(effect.member.target),
-            UPDATE,
-            request,
-            timeout_s=FORWARD_TIMEOUT_S,
-            payload=(view,) if len(view) else (),
-            bulk=len(view) > BULK_BYTES,
         )
 
     def _address(self, target: TargetId) -> str:

@@ -1,8 +1,9 @@
 """Runs one target's replica: the only place that performs its effects.
 
-Requests enter as events and wait for their ticket; stages and other durable work go to the committer;
-forwards, decrees passed on and repairs are tasks of the target's scope. The machine is called on the event
-loop only, and every list of effects is performed before the next event (``effects.py``).
+Requests enter as events and wait for their ticket, on the event loop or, those of the bulk plane, in the
+thread that received them (``hop``). One lock guards the machine; events are short, and every list of effects
+is performed before the next event (``effects.py``): stages and other durable work go to the committer,
+forwards to the thread that has the bytes, everything else is a task of the target's scope.
 
 Source: design 4.3, 4.7, 5.3.
 """
@@ -10,22 +11,23 @@ Source: design 4.3, 4.7, 5.3.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar, assert_never
 
 from fs3.clock import Clock
 from fs3.errors import CorruptData, Fs3Error, Unavailable
-from fs3.ids import ChainId, ChunkId, Generation, TargetId
+from fs3.ids import ChainId, ChunkId, Generation, InodeId, TargetId
 from fs3.log import Logger
 from fs3.metrics import Metrics
 from fs3.routing import ChainInfo
-from fs3.rpc.service import Caller
+from fs3.rpc.service import BlockingCaller, Caller
 from fs3.stubs.storage import for_each
 from fs3.tasks import TaskScope
+from fs3.wire.storage import UpdateResponse
 
 from .committer import Committer
-from .disk import DiskFailed
 from .effects import (
     Adopt,
     Answer,
@@ -50,19 +52,18 @@ from .effects import (
 from .engine.store import ChunkStore
 from .engine.versions import EpochRecord, StageItem, StageOutcome
 from .forwarding import Forwarder, PendingCorrupt
-from .held import HeldBytes
-from .lanes import READS, Lanes
+from .held import HeldBytes, LoopBytes
+from .hop import Hop, Outcome
+from .lanes import Lanes
 from .membership import Membership
 from .mending import Mender
+from .repairs import Repairs
 from .replica import Replica
 
 I = TypeVar("I")  # noqa: E741  # an item of any kind
 O = TypeVar("O")  # noqa: E741  # what became of it
 
 TICK_S = 0.1
-REPAIRS_MAX = 256
-"""Chunks of one target that wait for their repair; what is found beyond that is found again by its next
-reader."""
 _EMPTY = memoryview(b"")
 
 
@@ -81,7 +82,10 @@ class TargetRunner:
         log: Logger,
         metrics: Metrics,
         on_offline: Callable[[TargetRunner, str], None],
+        now_s: Callable[[], float] | None = None,
+        blocking: BlockingCaller | None = None,
     ) -> None:
+        """``now_s``: the loop's clock, readable in any thread; ``blocking``: for hops in threads."""
         self.store = store
         self.target: TargetId = store.target
         self.chain: ChainId | None = None
@@ -93,7 +97,11 @@ class TargetRunner:
         self._log = log.bind(target=f"{store.target:x}")
         self._on_offline = on_offline
         self._loop = asyncio.get_running_loop()
-        self._tickets: dict[Ticket, asyncio.Future[Done | None]] = {}
+        self._thread = threading.get_ident()
+        self._now_s = now_s or self._loop.time
+        self._lock = threading.Lock()
+        """Guards the machine and the tickets; never held over a wait."""
+        self._tickets: dict[Ticket, asyncio.Future[Done | None] | Hop] = {}
         self._last_ticket = 0
         self.committer = Committer(
             store,
@@ -101,19 +109,24 @@ class TargetRunner:
             f"target-{store.target:x}",
             clock=clock,
             cluster_time_ms=self._cluster_ms,
-            on_disk_failed=self._disk_failed,
+            on_disk_failed=self.report_disk_failed,
             metrics=metrics,
         )
-        self._forwarder = Forwarder(store, membership, caller, lanes)
-        self._mender = Mender(store, membership, caller, self.committer, lanes)
-        self._repairing: dict[ChunkId, None] = {}
+        self._forwarder = Forwarder(store, membership, caller, lanes, blocking)
+        self.repairs = Repairs(
+            store,
+            Mender(store, membership, caller, self.committer, lanes),
+            lanes,
+            start=self._start,
+            chain=lambda: self.chain,
+            on_disk_failed=self.report_disk_failed,
+            log=self._log,
+            metrics=metrics,
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._sending: dict[asyncio.Task[None], HeldBytes | None] = {}
         self._is_stopping = False
-        label = f"{store.target:x}"
-        self._written = metrics.counter("fs3_storage_written_bytes_total", target=label)
-        self._corrupt = metrics.counter("fs3_storage_corrupt_blocks_total", target=label)
-        self._repaired = metrics.counter("fs3_storage_repaired_chunks_total", target=label)
+        self._written = metrics.counter("fs3_storage_written_bytes_total", target=f"{store.target:x}")
         self._replays = metrics.counter("fs3_storage_replays_total")
         self._updates_ok = metrics.counter("fs3_storage_updates_total", outcome="ok")
         self._updates_failed = metrics.counter("fs3_storage_updates_total", outcome="failed")
@@ -130,9 +143,10 @@ class TargetRunner:
             self._timer.cancel()
         for task in list(self._sending):
             task.cancel()  # they use bytes of requests, whose handlers wait for them
-        for ticket in list(self._tickets):
-            self.replica.on_cancelled(ticket)
-            self._settle(ticket, None, Unavailable(f"target {self.target:x} stops"))
+        with self._lock:
+            for ticket in list(self._tickets):
+                self.replica.on_cancelled(ticket)
+                self._settle(ticket, None, Unavailable(f"target {self.target:x} stops"))
 
     def close(self) -> None:
         """Close the store; its tasks have ended. What a failed disk did not take is lost, as it must be."""
@@ -146,36 +160,81 @@ class TargetRunner:
     def on_chain(self, info: ChainInfo) -> None:
         """A chain record that names this target."""
         self.chain = info.chain
-        self._perform(self.replica.on_routing(info, self._loop.time()))
+        with self._lock:
+            self._perform(self.replica.on_routing(info, self._now_s()))
 
     def go_offline(self, reason: str) -> None:
         """Take the target out of use."""
-        self._perform(self.replica.go_offline(reason))
+        with self._lock:
+            self._perform(self.replica.go_offline(reason))
 
     async def ask(
-        self, request: Callable[[Ticket, float], list[Effect]], held: HeldBytes | None = None
+        self, request: Callable[[Ticket, float], list[Effect]], held: LoopBytes | None = None
     ) -> Done | None:
         """Hand the machine a request and wait for its answer; raises what it was refused with.
 
         ``request(ticket, now_s)`` calls the machine. ``held``: the request's bytes; this returns only when
         nobody uses them.
         """
-        if self._is_stopping:
-            raise Unavailable(f"target {self.target:x} stops")
-        self._last_ticket += 1
-        ticket = self._last_ticket
         future: asyncio.Future[Done | None] = self._loop.create_future()
-        self._tickets[ticket] = future
-        self._perform(request(ticket, self._loop.time()))
+        ticket = self._begin(request, future)
         try:
             return await future
         except asyncio.CancelledError:
-            self._tickets.pop(ticket, None)
-            self.replica.on_cancelled(ticket)
+            self._cancel(ticket)
             raise
         finally:
             if held is not None:
                 await held.until_unused()
+
+    def ask_here(
+        self, request: Callable[[Ticket, float], list[Effect]], hop: Hop, peer_has_gone: Callable[[], bool]
+    ) -> Done:
+        """``ask`` in a thread of the bulk plane, which does what there is to do meanwhile."""
+        ticket = self._begin(request, hop)
+        try:
+            return hop.run(self, peer_has_gone)
+        finally:
+            self._cancel(ticket)  # nothing, if it was answered
+
+    def _begin(
+        self, request: Callable[[Ticket, float], list[Effect]], waiter: asyncio.Future[Done | None] | Hop
+    ) -> Ticket:
+        with self._lock:
+            if self._is_stopping:
+                raise Unavailable(f"target {self.target:x} stops")
+            self._last_ticket += 1
+            ticket = self._last_ticket
+            self._tickets[ticket] = waiter
+            self._perform(request(ticket, self._now_s()))
+            return ticket
+
+    def _cancel(self, ticket: Ticket) -> None:
+        with self._lock:
+            if self._tickets.pop(ticket, None) is not None:
+                self.replica.on_cancelled(ticket)
+
+    def give_up(self, hop: Hop) -> None:
+        """See ``HopWork``."""
+        with self._lock:
+            tickets = [ticket for ticket, waiter in self._tickets.items() if waiter is hop]
+        for ticket in tickets:
+            self._cancel(ticket)
+
+    def lead_group(self) -> None:
+        """See ``HopWork``."""
+        self.committer.lead_group()
+
+    def pendings_of(self, inode: InodeId) -> list[ChunkId]:
+        """Chunks of a file that have a pending version, in order."""
+        with self._lock:
+            return self.replica.pendings_of(inode)
+
+    @property
+    def pending_count(self) -> int:
+        """Versions staged and not committed."""
+        with self._lock:
+            return self.replica.pending_count
 
     async def each(self, one: Callable[[I], Awaitable[O]], items: Sequence[I], at_once: int) -> list[O]:
         """``one(item)`` for all items, at most ``at_once`` at a time."""
@@ -202,11 +261,13 @@ class TargetRunner:
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_S, self._tick)
-        self._perform(self.replica.on_tick(self._loop.time()))
+        with self._lock:
+            self._perform(self.replica.on_tick(self._now_s()))
 
     # -- effects
 
     def _perform(self, effects: list[Effect]) -> None:
+        """The lock is held; nothing here waits."""
         for effect in effects:
             match effect:
                 case Stage():
@@ -220,13 +281,42 @@ class TargetRunner:
                 case Fail(ticket, error):
                     self._settle(ticket, None, error)
                 case Forward():
-                    self._start(f"forward {effect.update.chunk}", self._forward(effect), effect.payload)
+                    self._start_forward(effect)
+                case Mend():
+                    self._start_soon("mend", self.repairs.take(effect), effect.payload)
                 case _:
-                    self._perform_rare(effect)
+                    self._on_loop(self._perform_rare, effect)
+
+    def _on_loop(self, work: Callable[..., object], *arguments: object) -> None:
+        """At once if this is the loop's thread, else soon."""
+        if threading.get_ident() == self._thread:
+            work(*arguments)
+        else:
+            self._loop.call_soon_threadsafe(work, *arguments)
+
+    def _start_forward(self, effect: Forward) -> None:
+        held = effect.payload
+        if isinstance(held, Hop) and not effect.whole:
+            held.forward(effect)
+        else:
+            self._start_soon("forward", self._forward(effect), held)
+
+    def _start_soon(self, name: str, work: Coroutine[Any, Any, None], held: Payload | None) -> None:
+        """``_start`` from any thread; the bytes are in use from this moment on."""
+        if threading.get_ident() == self._thread:
+            self._start(name, work, held)
+            return
+        if isinstance(held, HeldBytes):
+            held.use()
+        self._loop.call_soon_threadsafe(self._start_used, name, work, held)
+
+    def _start_used(self, name: str, work: Coroutine[Any, Any, None], held: Payload | None) -> None:
+        self._start(name, work, held)
+        if isinstance(held, HeldBytes):
+            held.free()
 
     def _perform_rare(
-        self,
-        effect: Adopt | DropPendings | GoOffline | Mend | PassOn | Record | Repair | Verify,
+        self, effect: Adopt | DropPendings | GoOffline | PassOn | Record | Repair | Verify
     ) -> None:
         match effect:
             case Record():
@@ -244,10 +334,8 @@ class TargetRunner:
                 self._on_offline(self, reason)
             case Verify():
                 self._start(f"verify {effect.chunk}", self._verify(effect))
-            case Mend():
-                self._start(f"mend {effect.update.chunk}", self._mend(effect), effect.payload)
             case Repair():
-                self.repair(effect.chunk)
+                self.repairs.begin(effect.chunk)
             case _:
                 assert_never(effect)
 
@@ -270,13 +358,11 @@ class TargetRunner:
             held.free()
 
     def _settle(self, ticket: Ticket, done: Done | None, error: Fs3Error | None) -> None:
-        future = self._tickets.pop(ticket, None)
-        if future is None or future.done():
-            return
-        if error is None:
-            future.set_result(done)
-        else:
-            future.set_exception(error)
+        waiter = self._tickets.pop(ticket, None)
+        if isinstance(waiter, Hop):
+            waiter.settle(Outcome(done, error))
+        elif waiter is not None:
+            self._on_loop(_resolve, waiter, done, error)
 
     def _stage(self, effect: Stage, *, is_second: bool = False) -> None:
         held = effect.payload
@@ -285,27 +371,29 @@ class TargetRunner:
             held.use()
             view = held.view
         item = StageItem(effect.update, view, effect.dedup, from_client=effect.from_client)
-        self.committer.stage(item, partial(self._staged, effect, is_second))
+        lead = held.lead if isinstance(held, Hop) and not is_second else None
+        self.committer.stage(item, partial(self._staged, effect, is_second), lead)
 
     def _staged(self, effect: Stage, is_second: bool, outcome: StageOutcome) -> None:
         if isinstance(outcome.error, CorruptData) and not is_second and not self._is_stopping:
             # what the update builds on fails its sum: mend it, then stage once more
-            self._corrupt.value += 1
-            again = self._repair_and_stage(effect)
-            self._start(f"repair {effect.update.chunk}", again, effect.payload)
+            self.repairs.corrupt.value += 1
+            self._start_soon("repair", self._repair_and_stage(effect), effect.payload)
         else:
             self._updates_ok.value += outcome.error is None
             self._updates_failed.value += outcome.error is not None
             if outcome.error is None and effect.payload is not None:
                 self._written.value += len(effect.payload.view)
-            events = self.replica.on_staged(effect.token, outcome.version, outcome.error, self._loop.time())
-            self._perform(events)
+            with self._lock:
+                self._perform(
+                    self.replica.on_staged(effect.token, outcome.version, outcome.error, self._now_s())
+                )
         if isinstance(effect.payload, HeldBytes):
             effect.payload.free()
 
     async def _repair_and_stage(self, effect: Stage) -> None:
         try:
-            await self._mend_chunk(effect.update.chunk)
+            await self.repairs.mend(effect.update.chunk)
         finally:
             self._stage(effect, is_second=True)
 
@@ -313,23 +401,43 @@ class TargetRunner:
         assert self.chain is not None, effect
         try:
             answer = await self._forwarder.send(self.chain, effect)
-        except PendingCorrupt as error:
-            self._corrupt.value += 1
-            self.go_offline(str(error))
         except Fs3Error as error:
-            self._log.debug("forward failed", chunk=str(effect.update.chunk), reason=str(error))
-            self.replica.on_forward_failed(effect.token, self._loop.time())
+            self._forward_failed(effect, error)
         else:
             task = asyncio.current_task()
             assert task is not None
-            self._sent(
-                task
-            )  # before the request is answered: else its handler would wait for this task's end
+            self._sent(task)  # before the answer: else the request's handler would wait for this task's end
+            self._forwarded(effect, answer)
+
+    def forward_here(self, effect: Forward) -> None:
+        """See ``HopWork``."""
+        held = effect.payload
+        assert self.chain is not None and isinstance(held, Hop), effect
+        try:
+            if self._is_stopping:
+                raise Unavailable(f"target {self.target:x} stops")
+            answer = self._forwarder.send_here(self.chain, effect)
+        except Fs3Error as error:
+            self._forward_failed(effect, error)
+        else:
+            self._forwarded(effect, answer)
+        finally:
+            held.free()
+
+    def _forwarded(self, effect: Forward, answer: UpdateResponse) -> None:
+        with self._lock:
             self._perform(
-                self.replica.on_forwarded(
-                    effect.token, answer.identity, answer.content_sum, self._loop.time()
-                )
+                self.replica.on_forwarded(effect.token, answer.identity, answer.content_sum, self._now_s())
             )
+
+    def _forward_failed(self, effect: Forward, error: Fs3Error) -> None:
+        if isinstance(error, PendingCorrupt):
+            self.repairs.corrupt.value += 1
+            self._on_loop(self.go_offline, str(error))
+            return
+        self._log.debug("forward failed", chunk=str(effect.update.chunk), reason=str(error))
+        with self._lock:
+            self.replica.on_forward_failed(effect.token, self._now_s())
 
     async def _pass_on(self, effect: PassOn) -> None:
         error: Fs3Error | None = None
@@ -341,7 +449,8 @@ class TargetRunner:
         self._decree_step(effect.token, None, error)
 
     def _decree_step(self, token: int, _: object, error: Fs3Error | None) -> None:
-        self._perform(self.replica.on_decree_step(token, error, self._loop.time()))
+        with self._lock:
+            self._perform(self.replica.on_decree_step(token, error, self._now_s()))
 
     def _record_work(self, effect: Record) -> Callable[[], None]:
         now_ms = self._cluster_ms()
@@ -358,59 +467,33 @@ class TargetRunner:
 
     def _pendings_dropped(self, _: object, error: Fs3Error | None) -> None:
         if error is None:
-            self._perform(self.replica.on_pendings_dropped())
-
-    def _disk_failed(self, reason: str) -> None:
-        self.go_offline(f"disk: {reason}")
+            with self._lock:
+                self._perform(self.replica.on_pendings_dropped())
 
     # -- bytes that are not what they should be
 
     async def _verify(self, effect: Verify) -> None:
         """Contents differ under one identity: are the own bytes what their sums say?"""
         self._log.warning("replicas differ", chunk=str(effect.chunk), identity=str(effect.identity))
-        bad = await self._lanes.run(READS, partial(self.store.verify_chunk, effect.chunk))
-        self._corrupt.value += len(bad)
-        self._perform(
-            self.replica.on_verified(effect.chunk, effect.identity, ok=not bad, now_s=self._loop.time())
-        )
-
-    async def _mend(self, effect: Mend) -> None:
-        held = effect.payload
-        assert isinstance(held, HeldBytes), effect
-        try:
-            await self._mender.take(effect.update, held.view)
-        except Fs3Error as error:
-            self._log.warning("could not take the predecessor's bytes", reason=str(error))
-
-    def repair(self, chunk: ChunkId, block_count: int = 1) -> None:
-        """Blocks of a chunk fail their sums: count them, and fetch them from another member. Once for all
-        readers who meet them before they are right again."""
-        if chunk in self._repairing:
-            return
-        self._corrupt.value += block_count
-        if len(self._repairing) < REPAIRS_MAX:
-            self._repairing[chunk] = None
-            self._start(f"repair {chunk}", self._repair(chunk))
-
-    async def _repair(self, chunk: ChunkId) -> None:
-        try:
-            await self._mend_chunk(chunk)
-        finally:
-            del self._repairing[chunk]
+        is_right = await self.repairs.is_right(effect.chunk)
+        with self._lock:
+            self._perform(
+                self.replica.on_verified(effect.chunk, effect.identity, ok=is_right, now_s=self._now_s())
+            )
 
     def report_corrupt(self, chunk: ChunkId, block_count: int = 1) -> None:
-        """``repair``, from any thread."""
-        self._loop.call_soon_threadsafe(self.repair, chunk, block_count)
+        """Blocks of a chunk fail their sums. From any thread."""
+        self._loop.call_soon_threadsafe(self.repairs.begin, chunk, block_count)
 
     def report_disk_failed(self, reason: str) -> None:
-        """A read found the disk failed. From any thread."""
-        self._loop.call_soon_threadsafe(self._disk_failed, reason)
+        """The disk was found failed. From any thread."""
+        self._on_loop(self.go_offline, f"disk: {reason}")
 
-    async def _mend_chunk(self, chunk: ChunkId) -> None:
-        try:
-            is_mended = self.chain is not None and await self._mender.repair(self.chain, chunk)
-        except DiskFailed as error:
-            self._disk_failed(str(error))
-            return
-        self._repaired.value += is_mended
-        self._log.warning("corrupt block", chunk=str(chunk), mended=is_mended)
+
+def _resolve(future: asyncio.Future[Done | None], done: Done | None, error: Fs3Error | None) -> None:
+    if future.done():
+        return  # whoever waited has gone
+    if error is None:
+        future.set_result(done)
+    else:
+        future.set_exception(error)

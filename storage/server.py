@@ -220,6 +220,8 @@ class StorageServer:
             log=parts.log,
             metrics=parts.metrics,
             on_offline=on_offline,
+            now_s=parts.bulk_server.now_s if parts.bulk_server is not None else None,
+            blocking=self.client,
         )
 
     def _make_node(
@@ -243,6 +245,8 @@ class StorageServer:
         """Answer those who wait, take nothing more, write what is to be written, close."""
         if self.targets is not None:
             self.targets.stop()
+        if self.client is not None:
+            self.client.shut_bulk()  # threads that forward do not wait for a successor any more
         if self.rpc is not None:
             await self.rpc.aclose()
         await self._scope.aclose()

@@ -20,8 +20,6 @@ from fs3.wire.storage import (
 )
 
 from .node import StorageNode
-from .ops import update as update_op
-from .ops import write as write_op
 from .ops.cut import cut
 from .ops.decrees import end_session, raise_epoch
 from .ops.drop_expired import drop_expired
@@ -30,14 +28,16 @@ from .ops.query_length import query_length
 from .ops.query_version import query_version
 from .ops.read import read, read_in_thread
 from .ops.space import space
+from .ops.update import update, update_in_thread
+from .ops.write import write, write_in_thread
 
 
 def add_routes(routes: Routes, node: StorageNode) -> None:
     """Register every method of ``fs3.wire.storage.STORAGE``."""
     routes.add(PRESENT, partial(present, node))
     routes.add(READ, partial(read, node), in_thread=partial(read_in_thread, node))
-    routes.add(WRITE, partial(write_op.write, node), in_thread=partial(write_op.verify_in_thread, node))
-    routes.add(UPDATE, partial(update_op.update, node), in_thread=partial(update_op.verify_in_thread, node))
+    routes.add(WRITE, partial(write, node), in_thread=partial(write_in_thread, node))
+    routes.add(UPDATE, partial(update, node), in_thread=partial(update_in_thread, node))
     routes.add(QUERY_VERSION, partial(query_version, node))
     routes.add(RAISE_EPOCH, partial(raise_epoch, node))
     routes.add(CUT, partial(cut, node))

@@ -61,7 +61,7 @@ class Targets:
         metrics.computed("fs3_storage_capacity_bytes", space(lambda s: s.capacity_bytes), target=label)
         metrics.computed("fs3_storage_used_bytes", space(lambda s: s.used_bytes), target=label)
         metrics.computed("fs3_storage_chunks", space(lambda s: s.chunk_count), target=label)
-        metrics.computed("fs3_storage_pending_updates", lambda: runner.replica.pending_count, target=label)
+        metrics.computed("fs3_storage_pending_updates", lambda: runner.pending_count, target=label)
         metrics.computed(
             "fs3_storage_target_online", lambda: runner.target not in self._offline, target=label
         )
@@ -157,5 +157,5 @@ class Targets:
         return {
             "targets": len(self._opened),
             "offline": {f"{target:x}": reason for target, reason in sorted(self._offline.items())},
-            "pending": sum(runner.replica.pending_count for runner in self._runners.values()),
+            "pending": sum(runner.pending_count for runner in self._runners.values()),
         }

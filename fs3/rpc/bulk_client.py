@@ -234,8 +234,8 @@ class BulkClient:
         self._permits.give()
         mine.give()
 
-    async def aclose(self) -> None:
-        """Give up all calls, close all connections, end all threads."""
+    def shut(self) -> None:
+        """Give up all calls, close all connections; calls that begin later fail."""
         with self._lock:
             self._is_closed = True
             attempts = list(self._attempts)
@@ -247,6 +247,10 @@ class BulkClient:
             attempt.abandon()
         for peer in idle:
             peer.socket.close()
+
+    async def aclose(self) -> None:
+        """``shut``, and end all threads."""
+        self.shut()
         for _ in self._threads:
             self._jobs.put(None)
         end_s = self._loop.time() + CLOSE_S

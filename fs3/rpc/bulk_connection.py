@@ -148,6 +148,10 @@ class BulkCall:
         """From the event loop to the connection's thread: parts, then one that is none, or None: the handler
         has ended without an answer. Each wakes the thread, so the end is not told apart. Made when needed."""
 
+    def peer_has_gone(self) -> bool:
+        """See ``service.ThreadedCall``."""
+        return self._connection.peer_has_gone()
+
     def send_part(self, reply: Reply[Any]) -> None:
         """See ``service.Call``."""
         if threading.get_ident() == self._thread:
@@ -176,6 +180,10 @@ class BulkConnection:
     def shut(self) -> None:
         """End the connection, from any thread."""
         self._socket.shut()
+
+    def peer_has_gone(self) -> bool:
+        """The peer has closed its end while a request of its is under way."""
+        return self._socket.has_ended()
 
     def _run(self) -> None:
         try:

@@ -58,6 +58,8 @@ class BulkCaller(Protocol):
         request_id: int = 0,
     ) -> R: ...
 
+    def shut(self) -> None: ...
+
     async def aclose(self) -> None: ...
 
 
@@ -190,6 +192,11 @@ class RpcClient:
             request_id=request_id,
         )
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def shut_bulk(self) -> None:
+        """Give up all calls of the bulk plane, and take no more: threads that wait in one go on at once."""
+        if self._bulk is not None:
+            self._bulk.shut()
 
     async def aclose(self) -> None:
         """Close all connections; calls under way end with MaybeApplied."""

@@ -30,6 +30,9 @@ DEFAULT = ServerSettings()
 class BulkPlane(Protocol):
     """Connections for payloads, in threads (``bulk_server.BulkServer``)."""
 
+    now_s: Callable[[], float]
+    """The loop's clock, readable in any thread."""
+
     @property
     def in_flight(self) -> int: ...
 

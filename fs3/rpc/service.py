@@ -117,6 +117,14 @@ class Call(Protocol):
         ...
 
 
+class ThreadedCall(Call, Protocol):
+    """What a handler that runs in its connection's thread learns besides."""
+
+    def peer_has_gone(self) -> bool:
+        """Nobody waits for the answer any more. A system call."""
+        ...
+
+
 Handler = Callable[[Any, Any], Any]
 """(Call, request) -> response | Reply | Awaitable[response | Reply]; see the module's text."""
 
@@ -168,6 +176,24 @@ class Caller(Protocol):
         ...
 
 
+class BlockingCaller(Protocol):
+    """``Caller`` for threads that wait themselves; their payloads are large."""
+
+    def call_blocking(
+        self,
+        address: str,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout_s: float,
+        payload: Sequence[Buffer] = (),
+        sink: Sink | None = None,
+        request_id: int = 0,
+    ) -> R:
+        """As ``Caller.call``, in the calling thread, which is not the event loop's."""
+        ...
+
+
 @dataclass(slots=True)
 class Routes:
     """Method number -> (method, handler) of everything that one server process answers."""
@@ -181,12 +207,13 @@ class Routes:
         method: Method[Q, R],
         handler: Callable[[Call, Q], R | Reply[R] | Awaitable[R | Reply[R]]],
         *,
-        in_thread: Callable[[Call, Q], R | Reply[R] | None] | None = None,
+        in_thread: Callable[[ThreadedCall, Q], R | Reply[R] | None] | None = None,
     ) -> None:
         """Register the handler of a method; each number once.
 
         ``in_thread``: what the bulk plane calls in the connection's own thread, without a hop to the event
-        loop; it must be thread-safe and must not wait. It returns None to have ``handler`` called on the
+        loop; it must be thread-safe, and waits at most as long as the call's deadline and the time limits of
+        what it asks others. It returns None to have ``handler`` called on the
         loop instead (before it has sent a part).
         """
         assert method.number not in self.handlers, method

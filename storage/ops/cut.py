@@ -63,7 +63,7 @@ async def _remove(runner: TargetRunner, call: Call, request: CutRequest) -> CutR
     async def remove(chunk: ChunkId) -> None:
         await _apply(runner, call, request, chunk, UpdateKind.REMOVE, 0)
 
-    await _settle(runner, call, runner.replica.pendings_of(request.inode))
+    await _settle(runner, call, runner.pendings_of(request.inode))
     after = ChunkId(request.inode, request.first_removed - 1) if request.first_removed else None
     removed_count = 0
     while True:

@@ -22,7 +22,7 @@ async def query_length(node: StorageNode, call: Call, request: QueryLengthReques
     gate = runner.replica.gate
     if (problem := gate.write_problem(request.chain_version)) is not None:
         raise problem
-    pending = runner.replica.pendings_of(request.inode)
+    pending = runner.pendings_of(request.inode)
     deadline_s = call.deadline_s - 0.05
     await runner.ask(lambda ticket, now_s: runner.replica.on_settle(ticket, pending, deadline_s))
     answer = _totals(runner, request)

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from fs3.errors import InvalidRequest, StaleRouting
 from fs3.ids import node_of_target
-from fs3.rpc.service import Call
+from fs3.rpc.service import Call, ThreadedCall
 from fs3.wire.storage import UpdateRequest, UpdateResponse
 
-from ..effects import UpdateAsk
-from ..held import HeldBytes
+from ..effects import Done, UpdateAsk
+from ..held import LoopBytes
+from ..hop import Hop
 from ..node import StorageNode
+from ..runner import TargetRunner
 from ..sums import check_payload, problem_of_update
 
 ANSWER_MARGIN_S = 0.05
-_VERIFIED = "storage.verified"
 _EMPTY = memoryview(b"")
-
-
-def verify_in_thread(node: StorageNode, call: Call, request: UpdateRequest) -> None:
-    """In a bulk thread: check sizes and sums, and leave the rest to ``update`` on the event loop."""
-    call.peer.require_node()
-    _validate(call, request)
-    call.connection_state[_VERIFIED] = call.payload  # one request at a time on a bulk connection
 
 
 def _validate(call: Call, request: UpdateRequest) -> None:
@@ -48,20 +42,41 @@ async def update(node: StorageNode, call: Call, request: UpdateRequest) -> Updat
     Raises StaleRouting, Busy, MaybeApplied, Unavailable (versions in between are missing, target offline),
     CorruptData, InvalidRequest.
     """
-    call.peer.require_node()
-    payload = call.payload
-    if payload is None or call.connection_state.pop(_VERIFIED, None) is not payload:
-        _validate(call, request)
-    runner = node.runner(request.chain)
-    _check_sender(call, request, runner.sender_generation(request.sender))
-    ask = UpdateAsk(request.update, request.chain_version, request.sender)
-    held = HeldBytes(payload) if payload is not None else None
+    runner, ask = _admitted(node, call, request)
+    held = LoopBytes(call.payload) if call.payload is not None else None
     deadline_s = call.deadline_s - ANSWER_MARGIN_S
     started_s = node.clock.boot_s()
     done = await runner.ask(
         lambda ticket, now_s: runner.replica.on_update(ticket, ask, held, now_s, deadline_s), held
     )
     assert done is not None, ask
+    return _response(node, done, started_s)
+
+
+def update_in_thread(node: StorageNode, call: ThreadedCall, request: UpdateRequest) -> UpdateResponse:
+    """The same in a thread of the bulk plane (``hop``)."""
+    runner, ask = _admitted(node, call, request)
+    hop = Hop(call.payload if call.payload is not None else _EMPTY)
+    deadline_s = call.deadline_s - ANSWER_MARGIN_S
+    started_s = node.clock.boot_s()
+    done = runner.ask_here(
+        lambda ticket, now_s: runner.replica.on_update(ticket, ask, hop, now_s, deadline_s),
+        hop,
+        call.peer_has_gone,
+    )
+    return _response(node, done, started_s)
+
+
+def _admitted(node: StorageNode, call: Call, request: UpdateRequest) -> tuple[TargetRunner, UpdateAsk]:
+    """Everything that can be said of a request without its chunk."""
+    call.peer.require_node()
+    _validate(call, request)
+    runner = node.runner(request.chain)
+    _check_sender(call, request, runner.sender_generation(request.sender))
+    return runner, UpdateAsk(request.update, request.chain_version, request.sender)
+
+
+def _response(node: StorageNode, done: Done, started_s: float) -> UpdateResponse:
     node.counts.update_s.observe(node.clock.boot_s() - started_s)
     return UpdateResponse(
         identity=done.identity, length_bytes=done.length_bytes, content_sum=done.content_sum

@@ -1,6 +1,7 @@
 """WRITE: a client's update of one chunk, to the head of its chain (design 4.3, 4.5).
 
-The payload is compared with its sums once, in the thread that received it, while it is hot in cache.
+The payload is compared with its sums once, in the thread that received it, while it is hot in cache; a large
+one's thread then does all the rest (``hop``).
 """
 
 from __future__ import annotations
@@ -8,26 +9,21 @@ from __future__ import annotations
 from fs3.errors import CapabilityExpired, InvalidRequest
 from fs3.identity.capability import Rights
 from fs3.ids import FIRST_CLIENT_SESSION
-from fs3.rpc.service import Call
+from fs3.rpc.service import Call, ThreadedCall
 from fs3.wire.chunk import UpdateResult, WriterTag
 from fs3.wire.storage import WriteRequest, WriteResponse
 
-from ..effects import WriteAsk
-from ..held import HeldBytes
+from ..effects import Done, WriteAsk
+from ..held import LoopBytes
+from ..hop import Hop
 from ..node import StorageNode
+from ..runner import TargetRunner
 from ..sums import check_payload, problem_of_update
 
 ANSWER_MARGIN_S = 0.05
 """A request is given up this long before its deadline, so that the answer says what is known of it."""
 SEQUENCE_MAX = (1 << 64) - 1
-_VERIFIED = "storage.verified"
 _EMPTY = memoryview(b"")
-
-
-def verify_in_thread(node: StorageNode, call: Call, request: WriteRequest) -> None:
-    """In a bulk thread: check sizes and sums, and leave the rest to ``write`` on the event loop."""
-    _validate(call, request)
-    call.connection_state[_VERIFIED] = call.payload  # one request at a time on a bulk connection
 
 
 def _validate(call: Call, request: WriteRequest) -> None:
@@ -53,16 +49,40 @@ async def write(node: StorageNode, call: Call, request: WriteRequest) -> WriteRe
     Raises StaleRouting, StaleFile, SessionLost, CapabilityExpired, Busy, MaybeApplied (the chain has not
     taken it in time: ask again under the same sequence), FsError ENOSPC, CorruptData, InvalidRequest.
     """
-    payload = call.payload
-    if payload is None or call.connection_state.pop(_VERIFIED, None) is not payload:
-        _validate(call, request)
+    runner, ask = _admitted(node, call, request)
+    held = LoopBytes(call.payload) if call.payload is not None else None
+    deadline_s = call.deadline_s - ANSWER_MARGIN_S
+    started_s = node.clock.boot_s()
+    done = await runner.ask(
+        lambda ticket, now_s: runner.replica.on_write(ticket, ask, held, now_s, deadline_s), held
+    )
+    assert done is not None, ask
+    return _response(node, done, started_s)
+
+
+def write_in_thread(node: StorageNode, call: ThreadedCall, request: WriteRequest) -> WriteResponse:
+    """The same in a thread of the bulk plane (``hop``)."""
+    runner, ask = _admitted(node, call, request)
+    hop = Hop(call.payload if call.payload is not None else _EMPTY)
+    deadline_s = call.deadline_s - ANSWER_MARGIN_S
+    started_s = node.clock.boot_s()
+    done = runner.ask_here(
+        lambda ticket, now_s: runner.replica.on_write(ticket, ask, hop, now_s, deadline_s),
+        hop,
+        call.peer_has_gone,
+    )
+    return _response(node, done, started_s)
+
+
+def _admitted(node: StorageNode, call: Call, request: WriteRequest) -> tuple[TargetRunner, WriteAsk]:
+    """Everything that can be said of a request without its chunk."""
+    _validate(call, request)
     capability = node.access.check(
         call.peer, request.session, request.capability, request.chunk.inode, Rights.WRITE
     )
     if capability.epoch != request.epoch:
         raise CapabilityExpired(f"the capability is of epoch {capability.epoch}, not {request.epoch}")
-    runner = node.runner(request.chain)
-    ask = WriteAsk(
+    return node.runner(request.chain), WriteAsk(
         request.chunk,
         request.chain_version,
         request.kind,
@@ -73,12 +93,8 @@ async def write(node: StorageNode, call: Call, request: WriteRequest) -> WriteRe
         request.epoch,
         request.chunk_size_bytes,
     )
-    held = HeldBytes(payload) if payload is not None else None
-    deadline_s = call.deadline_s - ANSWER_MARGIN_S
-    started_s = node.clock.boot_s()
-    done = await runner.ask(
-        lambda ticket, now_s: runner.replica.on_write(ticket, ask, held, now_s, deadline_s), held
-    )
-    assert done is not None, ask
+
+
+def _response(node: StorageNode, done: Done, started_s: float) -> WriteResponse:
     node.counts.update_s.observe(node.clock.boot_s() - started_s)
     return WriteResponse(result=UpdateResult(identity=done.identity, length_bytes=done.length_bytes))

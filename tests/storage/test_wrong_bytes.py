@@ -255,10 +255,10 @@ async def test_small_reads_in_a_thread_as_well(tmp_path: Path, monkeypatch: pyte
 async def test_what_is_right_is_not_repaired(tmp_path: Path) -> None:
     async with reading(tmp_path) as client:
         target = client.cluster.servers[1].target
-        assert not await target._mender.repair(CHAIN, CHUNK)
+        assert not await target.repairs._mender.repair(CHAIN, CHUNK)
         flip(client.cluster, 1, 0)
-        assert await target._mender.repair(CHAIN, CHUNK)
-        assert not await target._mender.repair(CHAIN, CHUNK)
+        assert await target.repairs._mender.repair(CHAIN, CHUNK)
+        assert not await target.repairs._mender.repair(CHAIN, CHUNK)
         await until_right(client.cluster, 1)
 
 
@@ -284,7 +284,7 @@ async def test_bytes_that_are_wrong_everywhere_are_a_clear_error(tmp_path: Path)
         await client.pread(0, 7 * SUM_BLOCK_BYTES)  # the other blocks are there
         for number in (1, 2, 3):
             target = client.cluster.servers[number].target
-            await until(lambda target=target: not target._repairing)  # type: ignore[misc]
+            await until(lambda target=target: not target.repairs.under_way)  # type: ignore[misc]
             assert target.store.verify_chunk(CHUNK) == [500_000 // SUM_BLOCK_BYTES]
             assert figure(client.cluster, number, REPAIRED) == 0
         answer = await client.user.write(DATA)  # whole blocks build on nothing
@@ -297,9 +297,18 @@ async def test_bytes_that_are_wrong_everywhere_are_a_clear_error(tmp_path: Path)
 async def test_readers_at_the_same_time_start_one_repair(tmp_path: Path) -> None:
     async with reading(tmp_path) as client:
         flip(client.cluster, 2, 0)
+        mender: Any = client.cluster.servers[2].target.repairs._mender
+        repair, have_read = mender.repair, asyncio.Event()
+
+        async def when_all_have_read(*arguments: Any) -> bool:
+            await have_read.wait()
+            return bool(await repair(*arguments))
+
+        mender.repair = when_all_have_read
         items = [client.user.item(0, 0, 10)] * 200
         sink = await client.user.read_items(items, at=2, verify=True)
         assert {result.code for result in sink.results if result} == {CorruptData.code}
+        have_read.set()
         await until_right(client.cluster, 2)
         await until(lambda: figure(client.cluster, 2, REPAIRED) == 1)
         assert figure(client.cluster, 2, CORRUPT) == 1
