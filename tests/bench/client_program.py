@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fs3.client
@@ -68,21 +69,30 @@ class Job:
         return run
 
     def random_batch(self) -> Callable[[], float]:
-        """4 KiB at random places, ``depth`` batches of 64 at a time."""
+        """4 KiB at random places in batches of 64, by ``depth`` threads."""
         file = self.filesystem.open(self.path, "rb")
         pieces = self.filesystem.stat(self.path).st_size // KIB4
         rng = derived_rng(2, "random_batch")
-        buffer = memoryview(bytearray(BATCH * KIB4))
-        outs = [buffer[i * KIB4 : (i + 1) * KIB4] for i in range(BATCH)]
-        batches = [
-            [(file, rng.randrange(pieces) * KIB4, KIB4) for _ in range(BATCH)]
-            for _ in range(self.count // BATCH)
-        ]
+        count = self.count // BATCH // self.depth
 
-        def run() -> float:
+        def prepared() -> tuple[list[memoryview], list[list[tuple[fs3.client.File, int, int]]]]:
+            buffer = memoryview(bytearray(BATCH * KIB4))
+            outs = [buffer[i * KIB4 : (i + 1) * KIB4] for i in range(BATCH)]
+            return outs, [
+                [(file, rng.randrange(pieces) * KIB4, KIB4) for _ in range(BATCH)] for _ in range(count)
+            ]
+
+        work = [prepared() for _ in range(self.depth)]
+
+        def one(number: int) -> None:
+            outs, batches = work[number]
             for batch in batches:
                 self.filesystem.read_batch(batch, out=outs)
-            return len(batches) * BATCH
+
+        def run() -> float:
+            with ThreadPoolExecutor(self.depth) as threads:
+                list(threads.map(one, range(self.depth)))
+            return count * self.depth * BATCH
 
         return run
 
