@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -227,8 +227,9 @@ class Committer:
             raise
         self._sync_s.observe(self._clock.boot_s() - started_s)
         self._group.observe(len(group))
-        for entry, outcome in zip(group, stage.outcomes, strict=True):
-            entry.done(outcome)
+        with ExitStack() as told:  # everybody is, even if one cannot bear it
+            for entry, outcome in zip(reversed(group), reversed(stage.outcomes), strict=True):
+                told.callback(entry.done, outcome)
 
     async def _call_one(self) -> None:
         entry = self._waiting.popleft()

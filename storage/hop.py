@@ -9,6 +9,7 @@ done on the event loop.
 
 from __future__ import annotations
 
+import asyncio
 import queue
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -27,6 +28,21 @@ class Outcome(NamedTuple):
 
     done: Done | None
     error: Fs3Error | None
+
+
+def resolve(waiting: asyncio.Future[Done | None], outcome: Outcome) -> None:
+    """On the event loop: tell a request that waits there."""
+    if waiting.done():
+        return  # whoever waited has gone
+    if outcome.error is None:
+        waiting.set_result(outcome.done)
+    else:
+        waiting.set_exception(outcome.error)
+
+
+async def failed(error: Exception) -> None:
+    """The task that brings a thread's bug to the owner of the target's tasks."""
+    raise error
 
 
 class HopWork(Protocol):

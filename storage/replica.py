@@ -442,9 +442,10 @@ class Replica:
     def must_settle(self, chunk: ChunkId) -> bool:
         """Whether what is pending of the chunk is perhaps committed elsewhere: ``on_settle`` first (4.4)."""
         work = self._chunks.get(chunk)
-        if work is None or work.pending is None or self.gate.standing is None:
+        pending, standing = work.pending if work is not None else None, self.gate.standing  # read once:
+        if pending is None or standing is None:  # other threads may change them meanwhile
             return False
-        return work.pending.inherited and self.gate.standing.is_last_serving
+        return pending.inherited and standing.is_last_serving
 
     def on_settle(self, ticket: Ticket, chunks: Sequence[ChunkId], deadline_s: float) -> list[Effect]:
         """Answer the ticket when each pending version that these chunks have now is resolved."""

@@ -53,7 +53,7 @@ from .engine.store import ChunkStore
 from .engine.versions import EpochRecord, StageItem, StageOutcome
 from .forwarding import Forwarder, PendingCorrupt
 from .held import HeldBytes, LoopBytes
-from .hop import Hop, Outcome
+from .hop import Hop, Outcome, failed, resolve
 from .lanes import Lanes
 from .membership import Membership
 from .mending import Mender
@@ -194,6 +194,10 @@ class TargetRunner:
         ticket = self._begin(request, hop)
         try:
             return hop.run(self, peer_has_gone)
+        except Exception as error:  # border: a bug ends the process, as one in a task of the target does
+            if not isinstance(error, Fs3Error):
+                self._start_soon("hop", failed(error), None)
+            raise
         finally:
             self._cancel(ticket)  # nothing, if it was answered
 
@@ -362,19 +366,25 @@ class TargetRunner:
         if isinstance(waiter, Hop):
             waiter.settle(Outcome(done, error))
         elif waiter is not None:
-            self._on_loop(_resolve, waiter, done, error)
+            self._on_loop(resolve, waiter, Outcome(done, error))
 
     def _stage(self, effect: Stage, *, is_second: bool = False) -> None:
         held = effect.payload
-        view = _EMPTY
+        view = held.view if held is not None else _EMPTY
         if isinstance(held, HeldBytes):
             held.use()
-            view = held.view
         item = StageItem(effect.update, view, effect.dedup, from_client=effect.from_client)
         lead = held.lead if isinstance(held, Hop) and not is_second else None
         self.committer.stage(item, partial(self._staged, effect, is_second), lead)
 
     def _staged(self, effect: Stage, is_second: bool, outcome: StageOutcome) -> None:
+        try:
+            self._note_staged(effect, is_second, outcome)
+        finally:
+            if isinstance(effect.payload, HeldBytes):
+                effect.payload.free()
+
+    def _note_staged(self, effect: Stage, is_second: bool, outcome: StageOutcome) -> None:
         if isinstance(outcome.error, CorruptData) and not is_second and not self._is_stopping:
             # what the update builds on fails its sum: mend it, then stage once more
             self.repairs.corrupt.value += 1
@@ -385,11 +395,8 @@ class TargetRunner:
             if outcome.error is None and effect.payload is not None:
                 self._written.value += len(effect.payload.view)
             with self._lock:
-                self._perform(
-                    self.replica.on_staged(effect.token, outcome.version, outcome.error, self._now_s())
-                )
-        if isinstance(effect.payload, HeldBytes):
-            effect.payload.free()
+                now_s = self._now_s()
+                self._perform(self.replica.on_staged(effect.token, outcome.version, outcome.error, now_s))
 
     async def _repair_and_stage(self, effect: Stage) -> None:
         try:
@@ -426,9 +433,8 @@ class TargetRunner:
 
     def _forwarded(self, effect: Forward, answer: UpdateResponse) -> None:
         with self._lock:
-            self._perform(
-                self.replica.on_forwarded(effect.token, answer.identity, answer.content_sum, self._now_s())
-            )
+            now_s = self._now_s()
+            self._perform(self.replica.on_forwarded(effect.token, answer.identity, answer.content_sum, now_s))
 
     def _forward_failed(self, effect: Forward, error: Fs3Error) -> None:
         if isinstance(error, PendingCorrupt):
@@ -488,12 +494,3 @@ class TargetRunner:
     def report_disk_failed(self, reason: str) -> None:
         """The disk was found failed. From any thread."""
         self._on_loop(self.go_offline, f"disk: {reason}")
-
-
-def _resolve(future: asyncio.Future[Done | None], done: Done | None, error: Fs3Error | None) -> None:
-    if future.done():
-        return  # whoever waited has gone
-    if error is None:
-        future.set_result(done)
-    else:
-        future.set_exception(error)

@@ -183,7 +183,9 @@ class BulkConnection:
 
     def peer_has_gone(self) -> bool:
         """The peer has closed its end while a request of its is under way."""
-        return self._socket.has_ended()
+        if has_gone := self._socket.has_ended():
+            self._server.count("cancelled")
+        return has_gone
 
     def _run(self) -> None:
         try:

@@ -6,13 +6,14 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fs3.clock import SystemClock
-from fs3.errors import Fs3Error, MaybeApplied, Retryable, Unavailable
+from fs3.errors import Fs3Error, InternalError, MaybeApplied, Retryable, Unavailable
 from fs3.ids import ChunkId
 from fs3.metrics import Metrics
 from fs3.routing import LocalState
@@ -260,3 +261,54 @@ async def test_nothing_is_taken_by_a_committer_that_has_ended() -> None:
     await until(lambda: bool(told))
     assert isinstance(told[0].error, Unavailable)
     lanes.close()
+
+
+async def test_one_who_cannot_bear_the_news_keeps_it_from_nobody_else() -> None:
+    store, lanes = GatedStore(), ThreadLanes()
+    committer = Committer(
+        store,
+        lanes,
+        "lane",
+        clock=SystemClock(),
+        cluster_time_ms=lambda: 0,
+        on_disk_failed=lambda reason: None,
+        metrics=Metrics(),
+    )
+    told: list[int] = []
+
+    def tell(number: int, _: StageOutcome) -> None:
+        told.append(number)
+        assert number != 1, "a bug"
+
+    turn = threading.Event()
+    for number in range(3):
+        committer.stage(write(chunk(number), identity(1), b"x"), partial(tell, number), turn.set)
+    store.permits.release()
+    with pytest.raises(AssertionError, match="a bug"):
+        await asyncio.to_thread(committer.lead_group)
+    assert told == [0, 1, 2]
+    lanes.close()
+
+
+@pytest.mark.parametrize("place", ["stage", "forward"])
+async def test_a_bug_in_the_thread_of_a_hop_ends_the_process(tmp_path: Path, place: str) -> None:
+    async with storage_cluster(tmp_path) as cluster:
+        user = User(cluster)
+        await user.present()
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise ZeroDivisionError("injected")
+
+        victim: Any = target(cluster, 1)
+        if place == "stage":
+            victim.store.stage = fail
+        else:
+            victim._forwarder.send_here = fail
+        data = os.urandom(100_000)
+        with pytest.raises(InternalError):
+            await user.send(user.request(data), data, timeout_s=3)
+        await until(lambda: bool(cluster.failures))
+        assert all(isinstance(error, ZeroDivisionError) for _, error in cluster.failures)
+        cluster.failures.clear()
+        await until(lambda: buffers_taken(cluster) == [0, 0, 0])
+        await user.close()
