@@ -109,6 +109,31 @@ async def test_a_stop_does_not_wait_for_a_successor_that_hangs(tmp_path: Path) -
         await until(lambda: buffers_taken(cluster) == [0])
 
 
+async def test_a_successor_that_dies_in_the_middle_of_a_forward(tmp_path: Path) -> None:
+    """Its predecessor keeps the update, and the chain without the dead one takes it once."""
+    async with storage_cluster(tmp_path) as cluster:
+        user = User(cluster)
+        await user.present()
+        store: Any = target(cluster, 3).store
+        store.stage = gate = Gate(store.stage)
+        data = os.urandom(200_000)
+        request = user.request(data)
+        waits = asyncio.ensure_future(user.send(request, data, timeout_s=2))
+        await asyncio.to_thread(gate.entered.wait, 10)  # both members before it forward
+        await cluster.stop_node(2)
+        gate.opened.set()
+        with pytest.raises(MaybeApplied):
+            await waits
+        await until(lambda: buffers_taken(cluster) == [0, 0])
+        cluster.publish([1, 3])
+        await user.present(1, 3)
+        answer = await retried(user, request, data)
+        assert answer.result.identity.update_version == 1
+        for at in (1, 3):
+            assert await user.read(0, 0, MIB, at=at, bulk=True) == data
+        await user.close()
+
+
 async def test_a_deadline_ends_a_request_whose_group_is_slow_and_keeps_its_bytes(tmp_path: Path) -> None:
     async with storage_cluster(tmp_path) as cluster:
         user = User(cluster)
