@@ -11,7 +11,7 @@ from fs3.daemon import Components, DaemonSettings, Server, run_daemon
 from fs3.identity.handshake import NodeCredentials
 from fs3.identity.key_file import system_nonce
 from fs3.ids import NodeId
-from fs3.rpc.bulk_client import BulkClient
+from fs3.rpc.bulk_client import BulkClient, BulkClientSettings
 from fs3.rpc.bulk_server import BulkServer
 from fs3.rpc.exported import export_bulk_client, export_server
 from fs3.rpc.network import SystemNetwork
@@ -47,6 +47,11 @@ class StorageDaemonSettings:
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
 
 
+FORWARDS = BulkClientSettings(in_flight_max=256, in_flight_peer_max=256)
+"""Forwards are bounded by the payloads that come in, rank by rank; a second bound for all ranks together
+would let nodes wait for each other in a ring."""
+
+
 def compose(settings: StorageDaemonSettings, components: Components) -> Server:
     """The server, with the machine's network, disks and threads."""
     network = SystemNetwork()
@@ -54,7 +59,7 @@ def compose(settings: StorageDaemonSettings, components: Components) -> Server:
     export_server(components.metrics, bulk_server.counters, plane="bulk")
 
     def bulk_client(credentials: NodeCredentials) -> BulkClient:
-        client = BulkClient(credentials, network, make_nonce=system_nonce)
+        client = BulkClient(credentials, network, make_nonce=system_nonce, settings=FORWARDS)
         export_bulk_client(components.metrics, client.counters)
         return client
 

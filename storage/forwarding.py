@@ -125,7 +125,15 @@ class Forwarder:
             sender=self._store.target,
             update=update,
             dedup_result_length_bytes=effect.stored.length_bytes,
+            behind_count=self._behind_count(chain, effect.member.target),
         )
+
+    def _behind_count(self, chain: ChainId, target: TargetId) -> int:
+        """Members that an update travels to behind ``target``; of a chain that has changed: whatever, it is
+        refused."""
+        info = self._membership.routing.chains.get(chain)
+        order = [member.target for member in info.writable] if info is not None else []
+        return len(order) - 1 - order.index(target) if target in order else 0
 
     def _address(self, target: TargetId) -> str:
         address = self._membership.routing.address_of(target)

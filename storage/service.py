@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from fs3.rpc.service import Routes
+from fs3.rpc.service import RANK_MAX, Routes
 from fs3.wire.storage import (
     CUT,
     DROP_EXPIRED,
@@ -36,8 +36,13 @@ def add_routes(routes: Routes, node: StorageNode) -> None:
     """Register every method of ``fs3.wire.storage.STORAGE``."""
     routes.add(PRESENT, partial(present, node))
     routes.add(READ, partial(read, node), in_thread=partial(read_in_thread, node))
-    routes.add(WRITE, partial(write, node), in_thread=partial(write_in_thread, node))
-    routes.add(UPDATE, partial(update, node), in_thread=partial(update_in_thread, node))
+    routes.add(WRITE, partial(write, node), in_thread=partial(write_in_thread, node), rank=lambda _: RANK_MAX)
+    routes.add(
+        UPDATE,
+        partial(update, node),
+        in_thread=partial(update_in_thread, node),
+        rank=lambda request: request.behind_count,
+    )
     routes.add(QUERY_VERSION, partial(query_version, node))
     routes.add(RAISE_EPOCH, partial(raise_epoch, node))
     routes.add(CUT, partial(cut, node))

@@ -68,18 +68,17 @@ class BulkServerSettings:
     connections_max: int = 256
     """One thread each, which sleeps in the kernel when there is nothing to do."""
     payloads_max: int = 8
-    """Payloads of requests in flight (design 5.3)."""
+    """Payloads of requests in flight, of each rank (design 5.3)."""
     payload_bytes_max: int = 64 << 20
     payload_s: float = 2.0
-    """A payload that has not arrived after this, plus its length at the least rate, ends the connection: it
-    occupies one of few buffers."""
+    """A payload that takes longer, plus its length at the least rate, ends the connection."""
     answer_s: float = 30.0
     """An answer that has not left this long after it first had to wait ends the connection."""
     rate_min_bytes_s: int = 8 << 20
     held_s: float = 30.0
     """Blocks that a peer has not read by then: the connection is reset (design 4.1)."""
     tick_s: float = 1.0
-    """How often a connection that holds blocks, and hears nothing, looks whether it can release them."""
+    """How often a connection that holds blocks looks whether it can release them."""
     idle_s: float = 600.0
     peer_check_s: float = 0.1
     """How often a thread that waits for a handler looks whether its peer is still there."""
@@ -91,7 +90,6 @@ class BulkParts(Protocol):
     settings: BulkServerSettings
     rows: dict[int, Row]
     on_bug: OnBug
-    pool: BufferPool
     loop: asyncio.AbstractEventLoop
     now_s: Callable[[], float]
     call_s_max: float
@@ -99,6 +97,8 @@ class BulkParts(Protocol):
 
     @property
     def scope(self) -> TaskScope: ...
+
+    def pool_of(self, rank: int) -> BufferPool: ...
 
     def count(self, name: str) -> None:
         """Add one to a counter of ``ServerCounters``. Thread-safe."""
@@ -136,8 +136,7 @@ class BulkCall:
         payload: memoryview | None,
     ) -> None:
         self._connection = connection
-        self._thread = threading.get_ident()
-        self.peer = connection.peer
+        self._thread, self.peer = threading.get_ident(), connection.peer
         self.connection_state = connection.state_of_peer
         self.request_id = frame.request
         self.deadline_s = deadline_s
@@ -291,7 +290,8 @@ class BulkConnection:
 
     def _serve_payload(self, frame: Frame, row: Row, deadline_s: float, left_s: float) -> None:
         server = self._server
-        buffer = server.pool.take(left_s)
+        pool = server.pool_of(row.rank_of(frame.message))
+        buffer = pool.take(left_s)
         if buffer is None:
             self._socket.skip_payload(frame.payload_bytes)
             server.count("busy")
@@ -302,7 +302,7 @@ class BulkConnection:
             self._receive(payload)
             self._answer(BulkCall(self, frame, row, deadline_s, payload), frame)
         finally:
-            server.pool.give(buffer, frame.payload_bytes)
+            pool.give(buffer, frame.payload_bytes)
 
     def _receive(self, payload: memoryview) -> None:
         settings = self._server.settings

@@ -22,7 +22,7 @@ from .bulk_connection import BulkConnection, BulkServerSettings
 from .counters import ServerCounters
 from .dispatch import OnBug, Row
 from .framing import Kind, encode_frame
-from .service import PeerIdentity
+from .service import RANK_MAX, PeerIdentity
 from .settings import ServerSettings
 
 DEFAULT = BulkServerSettings()
@@ -39,7 +39,9 @@ class BulkServer:
         self.settings = settings
         self.now_s = now_s
         """The loop's clock, readable in any thread (a loop's own ``time`` may be that of its last turn)."""
-        self.pool = BufferPool(settings.payloads_max, settings.payload_bytes_max)
+        self._pools = [
+            BufferPool(settings.payloads_max, settings.payload_bytes_max) for _ in range(RANK_MAX + 1)
+        ]
         self.counters = ServerCounters()
         """Added to under a lock."""
         self.rows: dict[int, Row] = {}
@@ -124,6 +126,14 @@ class BulkServer:
         self.on_bug(name, 0, error)
 
     # --- for connections, in their threads (bulk_connection.BulkParts) ---
+
+    def pool_of(self, rank: int) -> BufferPool:
+        return self._pools[rank]
+
+    @property
+    def buffers_taken(self) -> int:
+        """Payloads' buffers in use now."""
+        return sum(pool.taken for pool in self._pools)
 
     def count(self, name: str) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ import msgspec
 from ..errors import Fs3Error, InternalError, InvalidRequest, from_wire, to_wire
 from ..wire.codec import decode, decoder, encode
 from .framing import MESSAGE_BYTES_MAX
-from .service import Buffer, FileRegion, Handler, Method, Reply, Routes
+from .service import RANK_MAX, Buffer, FileRegion, Handler, Method, Reply, Routes
 
 ERROR_TEXT_MAX = 2000
 """Characters of an error's message that travel."""
@@ -55,21 +55,37 @@ def error_of(message: bytes) -> Fs3Error:
 class Row:
     """A method as the server uses it: everything bound once, counters that cost an addition."""
 
-    __slots__ = ("decode", "error_count", "handler", "in_thread", "method", "ok_count")
+    __slots__ = ("decode", "error_count", "handler", "in_thread", "method", "ok_count", "rank")
 
-    def __init__(self, method: Method[Any, Any], handler: Handler, in_thread: Handler | None) -> None:
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        handler: Handler,
+        in_thread: Handler | None,
+        rank: Callable[[Any], int] | None,
+    ) -> None:
         self.method = method
         self.handler = handler
         self.in_thread = in_thread
+        self.rank = rank
         self.decode: Callable[[bytes], Any] = decoder(method.request)
         self.ok_count = 0
         self.error_count = 0
+
+    def rank_of(self, message: bytes) -> int:
+        """The rank of a request (``Routes.add``); 0 for what cannot be read, which is refused anyway."""
+        if self.rank is None:
+            return 0
+        try:
+            return max(0, min(self.rank(self.decode(message)), RANK_MAX))
+        except DECODE_ERRORS:
+            return 0
 
 
 def rows_of(routes: Routes) -> dict[int, Row]:
     """The rows of all methods that a process answers."""
     return {
-        number: Row(method, handler, routes.thread_handlers.get(number))
+        number: Row(method, handler, routes.thread_handlers.get(number), routes.ranks.get(number))
         for number, (method, handler) in routes.handlers.items()
     }
 

@@ -194,6 +194,10 @@ class BlockingCaller(Protocol):
         ...
 
 
+RANK_MAX = 8
+"""Of requests, see ``Routes.add``."""
+
+
 @dataclass(slots=True)
 class Routes:
     """Method number -> (method, handler) of everything that one server process answers."""
@@ -201,6 +205,7 @@ class Routes:
     handlers: dict[int, tuple[Method[Any, Any], Handler]] = field(default_factory=dict)
     thread_handlers: dict[int, Handler] = field(default_factory=dict)
     """Those of ``handlers`` that also have a way to answer in a thread of the bulk plane."""
+    ranks: dict[int, Callable[[Any], int]] = field(default_factory=dict)
 
     def add(
         self,
@@ -208,15 +213,22 @@ class Routes:
         handler: Callable[[Call, Q], R | Reply[R] | Awaitable[R | Reply[R]]],
         *,
         in_thread: Callable[[ThreadedCall, Q], R | Reply[R] | None] | None = None,
+        rank: Callable[[Q], int] | None = None,
     ) -> None:
         """Register the handler of a method; each number once.
 
         ``in_thread``: what the bulk plane calls in the connection's own thread, without a hop to the event
         loop; it must be thread-safe, and waits at most as long as the call's deadline and the time limits of
-        what it asks others. It returns None to have ``handler`` called on the
-        loop instead (before it has sent a part).
+        what it asks others. It returns None to have ``handler`` called on the loop instead (before it has
+        sent a part).
+
+        ``rank``: for requests that hold a payload's buffer while they wait for others: they wait for requests
+        of lower ranks only (0 … ``RANK_MAX``). Each rank has buffers of its own, else servers that wait for
+        each other in a ring could fill them all. Others have rank 0: they wait for nobody.
         """
         assert method.number not in self.handlers, method
         self.handlers[method.number] = (method, handler)
         if in_thread is not None:
             self.thread_handlers[method.number] = in_thread
+        if rank is not None:
+            self.ranks[method.number] = rank

@@ -113,6 +113,8 @@ class UpdateRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     update: Update
     dedup_result_length_bytes: int = 0
     """Chunk length after the update, as the head computed it; the stored result of a retry."""
+    behind_count: int = 0
+    """Members behind the receiver, whom it waits for while it holds the payload."""
 
 
 class UpdateResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -85,7 +85,7 @@ async def _pair(
     async with serving(routes, address, bulk=bulk_server, bugs=bugs) as (small, where):
         async with calling(bulk=bulk_client) as caller:
             yield small, bulk_server, caller, bulk_client, where
-    assert bulk_server.pool.taken == 0 and bulk_server.counters.connections == 0
+    assert bulk_server.buffers_taken == 0 and bulk_server.counters.connections == 0
 
 
 def _stream_routes(fd: int, released: list[int], in_thread: bool = True) -> Routes:
@@ -195,7 +195,7 @@ async def test_payloads_in_flight_are_bounded() -> None:
             for _ in range(4)
         ]
         await until(lambda: bulk.in_flight == 4)
-        assert bulk.pool.taken == 2
+        assert bulk.buffers_taken == 2
         gate.set()
         await asyncio.gather(*calls)
 

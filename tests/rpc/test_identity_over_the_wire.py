@@ -239,7 +239,7 @@ def test_any_bytes_on_a_bulk_connection(chunks: list[bytes], begins_well: bool) 
             first = encode_frame(Kind.REQUEST, encode(Ask()), method=ECHO.number, call=1)
             await asyncio.to_thread(_throw, where, [first, *chunks] if begins_well else chunks)
             await until(lambda: bulk.counters.connections == 0)
-            assert bulk.pool.taken == 0
+            assert bulk.buffers_taken == 0
             assert (await _call(NODE, where, Plane.BULK)).text.startswith("node")
 
     asyncio.run(run())

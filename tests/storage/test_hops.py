@@ -38,7 +38,7 @@ def target(cluster: StorageCluster, number: int) -> TargetRunner:
 
 def buffers_taken(cluster: StorageCluster) -> list[int]:
     servers: list[Any] = list(cluster.servers.values())
-    return [server.rpc._bulk.pool.taken for server in servers]
+    return [server.rpc._bulk.buffers_taken for server in servers]
 
 
 class Gate:
