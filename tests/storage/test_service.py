@@ -6,9 +6,12 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from .storage_cluster import MIB, User, storage_cluster
+from fs3.ids import ChainId
+
+from .storage_cluster import CHAIN, MIB, User, storage_cluster
 
 
 @pytest.mark.parametrize("with_bulk", [True, False])
@@ -47,4 +50,26 @@ async def test_many_writers_at_once(tmp_path: Path) -> None:
             for bulk in (False, True):
                 sink = await user.read_items(items, at=number, bulk=bulk)
                 assert sink.data == datas
+        await user.close()
+
+
+async def test_a_chain_that_names_two_targets_of_a_node_hurts_no_other(tmp_path: Path) -> None:
+    async with storage_cluster(tmp_path) as cluster:
+        user = User(cluster)
+        await user.present()
+        await user.write(b"before")
+        good, bad = cluster.routing.chains[CHAIN], ChainId(2)
+        members = (good.members[0], *good.members)
+        broken = msgspec.structs.replace(good, chain=bad, members=members)
+        cluster.routing = msgspec.structs.replace(
+            cluster.routing, version=cluster.routing.version + 1, chains={CHAIN: good, bad: broken}
+        )
+        for server in cluster.servers.values():
+            for adopt in server.static.callbacks:
+                adopt(cluster.routing)
+        served = [list(server.targets.by_chain) for server in cluster.servers.values() if server.targets]
+        assert served == [[CHAIN]] * 3
+        assert any("chain left out" in str(event) for event in cluster.events)
+        await user.write(b"after!")
+        assert await user.read(0, 0, 10, at=3) == b"after!"
         await user.close()
