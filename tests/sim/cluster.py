@@ -88,6 +88,8 @@ class World:
         self.processes: dict[str, SimProcess] = {}
         self.clients: list[AsyncFileSystem] = []
         self._clocks: dict[str, SimClock] = {}
+        self.disk_delay_s: dict[str, float] = {}
+        """Host -> how much longer each call to its disk takes."""
         self._client_parts: list[tuple[RpcClient, TaskScope]] = []
         self._doors: dict[str, tuple[MemoryKv, RandomFaults]] = {}
         self._runs: dict[str, int] = {}
@@ -306,7 +308,7 @@ class World:
                 key=KEY,
                 log=self.log(host),
                 metrics=Metrics(),
-                lanes=InlineLanes(lambda: delays.uniform(0.0001, 0.002)),
+                lanes=InlineLanes(lambda: delays.uniform(0.0001, 0.002) + self.disk_delay_s.get(host, 0.0)),
                 open_disk=lambda _: disk,
                 open_index=lambda _: sim_opener(disk),
                 make_nonce=self.nonces(run),

@@ -12,7 +12,7 @@ from fs3.rng import Rng
 from fs3.rpc.network import DatagramPort, Listener, split_address
 
 from .loop import SimLoop
-from .wires import LinkFaults, SimStream, Weather
+from .wires import LinkFaults, Plane, SimStream, Weather
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -63,11 +63,11 @@ class SimInternet:
             if peer is not None and not silent:
                 self.weather.after(self.weather.delay_s(), peer.lose, ConnectionResetError("host crashed"))
 
-    def cut(self, source: str, destination: str, *, both_ways: bool = True) -> None:
-        """Nothing passes from ``source`` to ``destination`` any more."""
-        self.weather.faults.cut[source, destination] = True
+    def cut(self, source: str, destination: str, *, both_ways: bool = True, plane: Plane = "all") -> None:
+        """Nothing (of a plane) passes from ``source`` to ``destination`` any more."""
+        self.weather.faults.cut[source, destination] = plane
         if both_ways:
-            self.weather.faults.cut[destination, source] = True
+            self.weather.faults.cut[destination, source] = plane
 
     def mend(self, source: str, destination: str) -> None:
         """The links between two hosts are whole again."""
@@ -133,7 +133,7 @@ class SimDatagramPort:
 
     def _arrive(self, data: bytes, address: str) -> None:
         port = self._net.ports.get(address)
-        if port is not None and not self._net.weather.is_cut(self.host, port.host):
+        if port is not None and not self._net.weather.is_cut(self.host, port.host, "datagrams"):
             self._net.weather.note(self.host, port.host, data)
             port._context.copy().run(port.receive, data, self.address)
 
@@ -165,7 +165,8 @@ class SimNetwork:
         weather = self._net.weather
         peer_host, _ = split_address(address)
         await asyncio.sleep(weather.delay_s())
-        while weather.is_cut(self.host, peer_host) or weather.is_cut(peer_host, self.host):  # noqa: ASYNC110
+        ways = (self.host, peer_host), (peer_host, self.host)
+        while any(weather.is_cut(*way, "streams") for way in ways):  # noqa: ASYNC110
             await asyncio.sleep(1.0)  # as SYNs are sent again
         listener = self._net.listeners.get(address)
         if listener is None:

@@ -16,8 +16,10 @@ from fs3.tasks import TaskScope
 from .cluster import World
 from .private_files import PrivateFiles
 from .process import SimProcess
+from .wires import Plane
 from .workload import DIRECTORY
 
+PLANES: tuple[Plane, ...] = ("all", "datagrams", "streams")
 STEPS_MAX = 12
 """A crash that is to meet a disk at work strikes at one of its next so many writes and syncs."""
 STEP_PATIENCE_S = 2.0
@@ -32,8 +34,9 @@ class Trouble:
         self._world = world
         self._rng = rng
         self._is_over = asyncio.Event()
-        self._kills, self._power_cuts, self._metas, self._mgmtds, self._links, self._clients = (
-            rng.random() < 0.5 for _ in range(6)
+        self._kills, self._power_cuts, self._metas, self._mgmtds = (rng.random() < 0.5 for _ in range(4))
+        self._links, self._clients, self._slow_disks, self._wall_clocks = (
+            rng.random() < 0.5 for _ in range(4)
         )
 
     async def run(self) -> None:
@@ -49,6 +52,10 @@ class Trouble:
             works.append(self._cut_links)
         if self._clients:
             works.append(self._kill_clients)
+        if self._slow_disks:
+            works.append(self._slow_down_disks)
+        if self._wall_clocks:
+            works.append(self._set_wall_clocks)
         async with TaskScope("trouble", self._world.failed) as scope:
             for task in [scope.start(f"trouble {i}", work()) for i, work in enumerate(works)]:
                 await task
@@ -113,10 +120,30 @@ class Trouble:
         while await self._quiet(0.2, 8):
             source, destination = self._rng.sample(hosts, 2)
             both_ways = self._rng.random() < 0.5
-            self._struck(f"cut {'both ways' if both_ways else 'one way'}")
-            world.net.cut(source, destination, both_ways=both_ways)
+            plane = self._rng.choice(PLANES)
+            self._struck(f"cut {'both ways' if both_ways else 'one way'}, {plane}")
+            world.net.cut(source, destination, both_ways=both_ways, plane=plane)
             await asyncio.sleep(self._rng.uniform(0.2, 5))
             world.net.mend(source, destination)
+
+    async def _slow_down_disks(self) -> None:
+        """A disk takes its time for a while: longer than a lease, sometimes."""
+        world = self._world
+        while await self._quiet(1, 12):
+            host = self._rng.choice(world.storage_hosts)
+            self._struck("slow disk")
+            world.disk_delay_s[host] = self._rng.choice((0.05, 0.5, 2.0))
+            await asyncio.sleep(self._rng.uniform(0.5, 6))
+            del world.disk_delay_s[host]
+
+    async def _set_wall_clocks(self) -> None:
+        """Somebody sets the time of a host: nothing but the times shown to people may change."""
+        world = self._world
+        hosts = [*world.mgmtd_hosts, *world.meta_hosts, *world.storage_hosts]
+        while await self._quiet(0.5, 10):
+            self._struck("wall clock set")
+            jump_s = self._rng.choice((-1, 1)) * self._rng.choice((1, 60, 86_400 * 365))
+            world.clock(self._rng.choice(hosts)).wall_jump_ns += jump_s * 1_000_000_000
 
     async def _kill_clients(self) -> None:
         """Clients that come, begin to write, and are killed at it: what they held must not stay held."""

@@ -15,7 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fs3.rng import Rng
 
@@ -25,6 +25,9 @@ RETRANSMIT_S = 0.2
 """A cut link is tried again this often."""
 BROKEN_AFTER_S = 15.0
 """A stream whose link is cut for this long breaks at both ends."""
+
+
+Plane = Literal["all", "datagrams", "streams"]
 
 
 @dataclass(slots=True)
@@ -40,8 +43,8 @@ class LinkFaults:
     """Share of stream deliveries at which the connection breaks instead."""
     datagram_loss_rate: float = 0.0
     datagram_copy_rate: float = 0.0
-    cut: dict[tuple[str, str], bool] = field(default_factory=dict)
-    """(from host, to host): nothing passes this way."""
+    cut: dict[tuple[str, str], Plane] = field(default_factory=dict)
+    """(from host, to host) -> what does not pass this way."""
     down: dict[str, bool] = field(default_factory=dict)
     """Hosts without power: nothing passes, and nobody is told."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -93,10 +96,12 @@ class Weather:
             return True
         return False
 
-    def is_cut(self, source: str, destination: str) -> bool:
-        """Whether nothing passes from one host to the other."""
+    def is_cut(self, source: str, destination: str, plane: Plane) -> bool:
+        """Whether nothing of a plane passes from one host to the other."""
         faults = self.faults
-        return (source, destination) in faults.cut or source in faults.down or destination in faults.down
+        if source in faults.down or destination in faults.down:
+            return True
+        return faults.cut.get((source, destination)) in ("all", plane)
 
 
 class SimStream(asyncio.Transport):
@@ -223,7 +228,7 @@ class SimStream(asyncio.Transport):
         peer, weather = self.peer, self._weather
         if self._ended or peer is None:
             return
-        if weather.is_cut(self.host, self._peer_host):
+        if weather.is_cut(self.host, self._peer_host, "streams"):
             self._wait_out_cut()
             return
         self._cut_since_s = None
