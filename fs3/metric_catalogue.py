@@ -199,6 +199,19 @@ _STORAGE = (
         "Tombstones, epochs and session ends forgotten after their retention.",
         "kind",
     ),
+    _counter("fs3_storage_resync_sent_bytes_total", "bytes", "Content sent to SYNCING members."),
+    _counter("fs3_storage_resync_received_bytes_total", "bytes", "Content taken while SYNCING, not live."),
+    _counter(
+        "fs3_storage_resync_chunks_total", "chunks", "Chunks of SYNCING members, by outcome.", "outcome"
+    ),
+    _counter("fs3_storage_resync_failures_total", "attempts", "Steps of a resync that are tried again."),
+    _counter("fs3_storage_resync_finished_total", "statements", "Members told that they have everything."),
+    _gauge("fs3_storage_resync_jobs", "jobs", "SYNCING members that this node brings up to date."),
+    _gauge("fs3_storage_resync_left_bytes", "bytes", "Content that they were not compared with yet."),
+    _gauge(
+        "fs3_storage_resync_eta_seconds", "seconds", "Until the last of them has everything, at this pace."
+    ),
+    _gauge("fs3_storage_resync_allowed_bytes_per_second", "bytes/s", "Most that resync may send now."),
 )
 
 CATALOGUE: tuple[Metric, ...] = (*_DAEMON, *_RPC, *_KV, *_MEMBER, *_MGMTD, *_META, *_STORAGE)

@@ -12,7 +12,7 @@ from fs3.errors import Busy, MaybeApplied
 from fs3.ids import HEAD_SESSION, ChunkId
 from fs3.wire.chunk import Identity, Update, UpdateKind, UpdateResult, VersionInfo
 
-from .effects import Done, Effect, Fail, Payload, Ticket, Token, UpdateAsk, WriteAsk
+from .effects import Answer, Done, Effect, Fail, Mend, Payload, Resynced, Ticket, Token, UpdateAsk, WriteAsk
 from .engine.versions import DedupRecord, PendingInfo
 from .sums import content_sum
 
@@ -29,6 +29,11 @@ class Job:
     ask: WriteAsk | UpdateAsk
     payload: Payload | None
     deadline_s: float
+
+    @property
+    def resync(self) -> Resynced | None:
+        """Set if a resync brings it."""
+        return self.ask.resync if isinstance(self.ask, UpdateAsk) else None
 
 
 @dataclass(slots=True)
@@ -63,6 +68,8 @@ class Pending:
     """Send the whole chunk next time: contents differed."""
     inherited: bool = False
     """Held when the target came to be the last serving one: perhaps committed elsewhere."""
+    is_committed_before: bool = False
+    """The predecessor has committed it: a resync brought it. It waits for nobody behind."""
 
     @property
     def is_stuck(self) -> bool:
@@ -173,3 +180,10 @@ def done_of(version: VersionInfo) -> Done:
 def held_by_store(info: PendingInfo | None) -> Pending | None:
     """A pending version found in the store: nobody waits for it, and it was perhaps committed elsewhere."""
     return Pending(info.version, info.update, inherited=True) if info is not None else None
+
+
+def committed_already(job: Job, update: Update, committed: VersionInfo) -> list[Effect]:
+    """The predecessor sends what is committed here: say so; if its content differs, take it."""
+    if update.kind is UpdateKind.REPLACE and update.sums != committed.sums:
+        return [Mend(update, job.payload), Fail(job.ticket, Busy("taking the predecessor's bytes"))]
+    return [Answer(job.ticket, done_of(committed))]

@@ -59,12 +59,23 @@ class WriteAsk(msgspec.Struct, frozen=True):
     chunk_size_bytes: int
 
 
+class Resynced(msgspec.Struct, frozen=True):
+    """An update that brings what is committed at the predecessor already (design 4.6)."""
+
+    replaces: Identity | None = None
+    """The version whose place it takes whatever the numbers are."""
+    forgets: bool = False
+    """A REMOVE of exactly ``replaces``: the predecessor knows nothing of the chunk."""
+
+
 class UpdateAsk(msgspec.Struct, frozen=True):
     """A numbered update from the predecessor, under the chain version that it has now."""
 
     update: Update
     chain_version: ChainVersion
     sender: TargetId
+    resync: Resynced | None = None
+    """None: a live one."""
 
 
 class EpochRaise(msgspec.Struct, frozen=True):
@@ -92,6 +103,8 @@ class Stage(msgspec.Struct, frozen=True):
     payload: Payload | None
     dedup: DedupRecord | None
     from_client: bool
+    replaces: Identity | None = None
+    """As in ``StageItem``."""
 
 
 class Forward(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from fs3.errors import Busy, Fs3Error, StaleRouting, Unavailable
 from fs3.ids import ChainVersion, TargetId
+from fs3.routing import TargetState
 
 from .standing import Standing
 
@@ -24,6 +25,23 @@ class Gate:
         self.offline_reason = ""
         self.dropping = False
         """Between entering SYNCING and the durable drop of what was pending (design 4.6)."""
+        self.syncing_since = ChainVersion(0)
+        """The version in which the target last entered SYNCING: what was sent before that may be dropped."""
+        self.synced_version = ChainVersion(0)
+        """The one version at which a source and this target, SYNCING, found that it has everything (2.6)."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the target has all that is committed: UPTODATE, at its present version."""
+        standing = self.standing
+        if standing is None:
+            return False
+        return standing.serving or (self.is_syncing and standing.version == self.synced_version)
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether the target is being resynced."""
+        return self.standing is not None and self.standing.state is TargetState.SYNCING
 
     def problem(self, version: ChainVersion) -> Fs3Error | None:
         """Why a request under this chain version is refused; None: it is of the present one."""

@@ -14,6 +14,7 @@ from .dropping import Dropping
 from .lanes import Lanes
 from .membership import Membership
 from .read_counts import ReadCounts
+from .resync.source import Resync
 from .runner import TargetRunner
 from .targets import Targets
 
@@ -31,6 +32,7 @@ class StorageNode:
     clock: Clock
     counts: ReadCounts
     dropping: Dropping
+    resync: Resync
     sends_files: bool
     """Payloads may be regions of files (False in a simulated world: they are copied)."""
 

@@ -32,3 +32,7 @@ class ReadCounts:
                 "fs3_storage_read_bytes_total", target=f"{target:x}"
             )
         return found
+
+    def total_bytes(self) -> float:
+        """Read from all targets."""
+        return sum(counter.value for counter in self._bytes.values())

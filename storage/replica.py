@@ -34,7 +34,8 @@ from fs3.ids import HEAD_SESSION, ChainVersion, ChunkId, Generation, InodeId, Ta
 from fs3.routing import ChainInfo, TargetState
 from fs3.wire.chunk import Identity, Update, UpdateKind, UpdateResult, VersionInfo, WriterTag
 
-from .chunk_work import ChunkWork, Job, Pending, Staging, done_of, held_by_store, numbered
+from .arrival import Turn, judge_update
+from .chunk_work import ChunkWork, Job, Pending, Staging, committed_already, done_of, held_by_store, numbered
 from .dedup import Channels, Found, find, judge
 from .effects import (
     Adopt,
@@ -48,7 +49,6 @@ from .effects import (
     Fail,
     Forward,
     GoOffline,
-    Mend,
     Payload,
     Repair,
     SessionEnd,
@@ -136,7 +136,7 @@ class Replica:
         effects: list[Effect] = list(self.decrees.on_adopted(info.version))
         was_syncing = before is not None and before.state is TargetState.SYNCING
         if standing.state is TargetState.SYNCING and not was_syncing:
-            self.gate.dropping = True
+            self.gate.dropping, self.gate.syncing_since = True, standing.version
             error = StaleRouting(f"target {self.gate.target:x} is synced at version {info.version}")
             return [*effects, *self._fail_everybody(error, error), DropPendings(info.version)]
         effects.append(Adopt(standing.version))
@@ -286,29 +286,28 @@ class Replica:
         """A numbered update under the lock; None: not yet, an older one is pending."""
         if (error := self.gate.update_problem(ask.chain_version, ask.sender)) is not None:
             return [Fail(job.ticket, error)]
-        update, committed, pending = ask.update, work.committed, work.pending
-        identity, number = update.identity, update.identity.update_version
-        if committed is not None and committed.identity == identity:
-            return self._committed_already(job, update, committed)
-        if pending is not None:
-            held = pending.version.identity
-            if held == identity:
+        update, pending = ask.update, work.pending
+        held = pending.version.identity if pending is not None else None
+        turn = judge_update(ask, work.committed, held, is_syncing=self.gate.is_syncing)
+        match turn:
+            case Fs3Error():
+                return [Fail(job.ticket, turn)]
+            case Turn.LATER:
+                return None
+            case Turn.JOIN:
+                assert pending is not None
+                pending.is_committed_before |= ask.resync is not None
                 return pending.wait(job)
-            if held.update_version < number:
-                return None  # it was committed upstream before this one was numbered: roll it forward
-            if held.update_version > number:
-                return [Fail(job.ticket, StaleRouting(f"version {number} is over, {held} is pending"))]
-        have = committed.identity.update_version if committed is not None else 0
-        if committed is not None and have == number:
-            return self.go_offline(f"chunk {work.chunk}: {committed.identity} is committed, got {identity}")
-        if have > number:
-            return [Fail(job.ticket, StaleRouting(f"version {number} is over, {have} is committed"))]
-        if committed is not None and number > have + 1 and update.kind is not UpdateKind.REPLACE:
-            return [Fail(job.ticket, Unavailable(f"versions {have + 1} to {number - 1} are missing here"))]
-        return [*self._give_way(work, identity), *self._stage(work, job, update)]
+            case Turn.DONE:
+                assert work.committed is not None
+                return committed_already(job, update, work.committed)
+            case Turn.BROKEN:
+                return self.go_offline(f"chunk {work.chunk}: {work.committed} is committed, got {update}")
+            case Turn.STAGE:
+                return [*self._give_way(work, update.identity), *self._stage(work, job, update)]
 
     def _give_way(self, work: ChunkWork, identity: Identity) -> list[Effect]:
-        """A pending version is replaced by the predecessor's of the same number (design 4.3)."""
+        """A pending version is replaced by the predecessor's of its number, or a resynced one (4.3, 4.6)."""
         if (pending := work.pending) is None:
             return []
         error = StaleRouting(f"{pending.version.identity} is replaced by the predecessor's {identity}")
@@ -316,16 +315,12 @@ class Replica:
         work.pending = None
         return [Fail(ticket, error) for ticket, _ in pending.waiters]
 
-    def _committed_already(self, job: Job, update: Update, committed: VersionInfo) -> list[Effect]:
-        """The predecessor sends what is committed here: say so; if its content differs, take it."""
-        if update.kind is UpdateKind.REPLACE and update.sums != committed.sums:
-            return [Mend(update, job.payload), Fail(job.ticket, Busy("taking the predecessor's bytes"))]
-        return [Answer(job.ticket, done_of(committed))]
-
     def _stage(self, work: ChunkWork, job: Job, update: Update) -> list[Effect]:
         token = self._new_token(work.chunk)
         work.staging = Staging(token, job, update, [(job.ticket, job.deadline_s)])
         from_client = isinstance(job.ask, WriteAsk) and job.ask.kind is not UpdateKind.REMOVE
+        if (resync := job.resync) is not None:  # its channel may be at a later request: records come apart
+            return [Stage(token, update, job.payload, None, from_client, resync.replaces)]
         return [Stage(token, update, job.payload, work.record_of(update), from_client)]
 
     # -- the work is done
@@ -343,7 +338,8 @@ class Replica:
         if version is not None:
             owner = job.ticket if any(t == job.ticket for t, _ in staging.waiters) else 0
             payload = job.payload if owner else None
-            work.pending = Pending(version, staging.update, payload, owner, staging.waiters)
+            pending = work.pending = Pending(version, staging.update, payload, owner, staging.waiters)
+            pending.is_committed_before = job.resync is not None
             return self._pump(work, now_s)
         assert error is not None, token
         # what was to be replaced is still there
@@ -357,6 +353,8 @@ class Replica:
         if standing is None or not standing.writable or self.gate.dropping:
             return []
         successor = standing.successor
+        if pending.is_committed_before:
+            return self._commit(work, pending, now_s)
         if successor is None:
             return self._commit(work, pending, now_s) if self.gate.lease_valid(standing.version) else []
         if pending.token or now_s < pending.next_s:

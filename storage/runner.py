@@ -28,6 +28,7 @@ from fs3.tasks import TaskScope
 from fs3.wire.storage import UpdateResponse
 
 from .committer import Committer
+from .durable import keep_decree, note_adoption
 from .effects import (
     Adopt,
     Answer,
@@ -35,7 +36,6 @@ from .effects import (
     Done,
     DropPendings,
     Effect,
-    EpochRaise,
     Fail,
     Forward,
     GoOffline,
@@ -44,13 +44,12 @@ from .effects import (
     Payload,
     Record,
     Repair,
-    SessionEnd,
     Stage,
     Ticket,
     Verify,
 )
 from .engine.store import ChunkStore
-from .engine.versions import EpochRecord, StageItem, StageOutcome
+from .engine.versions import StageItem, StageOutcome
 from .forwarding import Forwarder, PendingCorrupt
 from .held import HeldBytes, LoopBytes
 from .hop import Hop, Outcome, failed, resolve
@@ -235,6 +234,11 @@ class TargetRunner:
             return self.replica.pendings_of(inode)
 
     @property
+    def written_bytes(self) -> float:
+        """Payloads staged since the start."""
+        return self._written.value
+
+    @property
     def pending_count(self) -> int:
         """Versions staged and not committed."""
         with self._lock:
@@ -324,12 +328,14 @@ class TargetRunner:
     ) -> None:
         match effect:
             case Record():
-                work = self._record_work(effect)
+                work = partial(keep_decree, self.store, effect.decree, self._cluster_ms())
                 self.committer.call(work, partial(self._decree_step, effect.token))
             case PassOn():
                 self._start(f"pass on {effect.decree}", self._pass_on(effect))
             case Adopt(version):
-                note = partial(self.store.note_chain_version, version)
+                standing = self.replica.gate.standing
+                assert standing is not None, effect
+                note = partial(note_adoption, self.store, standing, self.store.change)
                 self.committer.call(note, partial(self._adopted, version))
             case DropPendings():
                 self.committer.call(self.store.drop_pendings, self._pendings_dropped)
@@ -373,7 +379,9 @@ class TargetRunner:
         view = held.view if held is not None else _EMPTY
         if isinstance(held, HeldBytes):
             held.use()
-        item = StageItem(effect.update, view, effect.dedup, from_client=effect.from_client)
+        item = StageItem(
+            effect.update, view, effect.dedup, from_client=effect.from_client, replaces=effect.replaces
+        )
         lead = held.lead if isinstance(held, Hop) and not is_second else None
         self.committer.stage(item, partial(self._staged, effect, is_second), lead)
 
@@ -457,14 +465,6 @@ class TargetRunner:
     def _decree_step(self, token: int, _: object, error: Fs3Error | None) -> None:
         with self._lock:
             self._perform(self.replica.on_decree_step(token, error, self._now_s()))
-
-    def _record_work(self, effect: Record) -> Callable[[], None]:
-        now_ms = self._cluster_ms()
-        match effect.decree:
-            case EpochRaise(inode, epoch):
-                return partial(self.store.set_epochs, [EpochRecord(inode, epoch, now_ms)])
-            case SessionEnd(session):
-                return partial(self.store.end_sessions, [session], cluster_ms=now_ms)
 
     def _adopted(self, version: int, _: object, error: Fs3Error | None) -> None:
         standing = self.replica.gate.standing

@@ -26,7 +26,7 @@ from fs3.member.settings import AgentComponents, AgentSettings
 from fs3.member.timing import TIMING, Timing
 from fs3.metrics import Metrics
 from fs3.rng import Rng
-from fs3.routing import NodeKind
+from fs3.routing import NodeKind, RoutingInfo
 from fs3.rpc.client import BulkCaller, RpcClient
 from fs3.rpc.exported import export_client, export_server
 from fs3.rpc.network import Network
@@ -42,6 +42,8 @@ from .engine.versions import EngineSettings
 from .lanes import Lanes
 from .node import StorageNode
 from .read_counts import ReadCounts
+from .resync.pace import RESYNC, ResyncSettings
+from .resync.source import Resync
 from .runner import TargetRunner
 from .service import add_routes
 from .targets import Targets
@@ -76,6 +78,7 @@ class StorageSettings:
     """``unix:/path`` for clients on this host; empty: none."""
     zone: str = ""
     retention: RetentionSettings = RETENTION
+    resync: ResyncSettings = RESYNC
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class StorageServer:
         self.client: RpcClient | None = None
         self.targets: Targets | None = None
         self.dropping: Dropping | None = None
+        self.resync: Resync | None = None
         self.addresses: tuple[str, ...] = ()
         self._keys = KeyGenerations()
 
@@ -140,8 +144,12 @@ class StorageServer:
         self.dropping = Dropping(
             agent, self.client, parts.lanes, parts.log, parts.metrics, settings.retention
         )
+        counts = ReadCounts(parts.metrics)
+        self.resync = self._make_resync(self.targets, agent, self.client, counts)
         routes = Routes()
-        add_routes(routes, self._make_node(self.targets, agent, self.client, self.dropping))
+        add_routes(
+            routes, self._make_node(self.targets, agent, self.client, self.dropping, self.resync, counts)
+        )
         agent.add_routes(routes)
         self.rpc = RpcServer(
             routes,
@@ -158,6 +166,7 @@ class StorageServer:
         export_agent(parts.metrics, agent)
         self.addresses = await self.rpc.start((*settings.listen, *local))
         self.targets.start()
+        agent.subscribe(self._follow)
         self._keys.on_change = self.rpc.revalidate
         agent.subscribe(self._keys.adopt)
         await agent.start(self.addresses[0], settings.local_address)
@@ -224,8 +233,38 @@ class StorageServer:
             blocking=self.client,
         )
 
+    def _make_resync(self, targets: Targets, agent: Agent, client: RpcClient, counts: ReadCounts) -> Resync:
+        parts = self._components
+
+        def foreground_bytes() -> float:
+            read = counts.total_bytes()
+            return read + sum(r.written_bytes for r in targets.online()) - resync.received.value
+
+        resync = Resync(
+            agent,
+            client,
+            parts.lanes,
+            self._scope,
+            parts.log,
+            parts.metrics,
+            self._settings.resync,
+            foreground_bytes,
+        )
+        return resync
+
+    def _follow(self, _: RoutingInfo) -> None:
+        """After ``targets``: each target has adopted what there is to adopt."""
+        if self.resync is not None and self.targets is not None:
+            self.resync.follow(self.targets.online())
+
     def _make_node(
-        self, targets: Targets, agent: Agent, client: RpcClient, dropping: Dropping
+        self,
+        targets: Targets,
+        agent: Agent,
+        client: RpcClient,
+        dropping: Dropping,
+        resync: Resync,
+        counts: ReadCounts,
     ) -> StorageNode:
         parts = self._components
         return StorageNode(
@@ -236,8 +275,9 @@ class StorageServer:
             caller=client,
             lanes=parts.lanes,
             clock=parts.clock,
-            counts=ReadCounts(parts.metrics),
+            counts=counts,
             dropping=dropping,
+            resync=resync,
             sends_files=parts.network.has_threads,
         )
 
@@ -262,9 +302,9 @@ class StorageServer:
 
     def health(self) -> dict[str, object]:
         """For ``/healthz``."""
-        if self.agent is None or self.targets is None:
+        if self.agent is None or self.targets is None or self.resync is None:
             return {"ok": False}
-        return {**self.agent.health(), **self.targets.health()}
+        return {**self.agent.health(), **self.targets.health(), "resync": self.resync.health()}
 
     async def _watch_space(self, targets: Targets) -> None:
         while True:

@@ -14,6 +14,11 @@ from fs3.wire.storage import (
     QUERY_VERSION,
     RAISE_EPOCH,
     READ,
+    RESYNC_BEGIN,
+    RESYNC_DONE,
+    RESYNC_PAGE,
+    RESYNC_PUT,
+    RESYNC_RECORDS,
     SPACE,
     UPDATE,
     WRITE,
@@ -27,6 +32,7 @@ from .ops.present import present
 from .ops.query_length import query_length
 from .ops.query_version import query_version
 from .ops.read import read, read_in_thread
+from .ops.resync import resync_begin, resync_done, resync_page, resync_put, resync_records
 from .ops.space import space
 from .ops.update import update, update_in_thread
 from .ops.write import write, write_in_thread
@@ -50,3 +56,8 @@ def add_routes(routes: Routes, node: StorageNode) -> None:
     routes.add(END_SESSION, partial(end_session, node))
     routes.add(SPACE, partial(space, node))
     routes.add(DROP_EXPIRED, partial(drop_expired, node))
+    routes.add(RESYNC_BEGIN, partial(resync_begin, node))
+    routes.add(RESYNC_RECORDS, partial(resync_records, node))
+    routes.add(RESYNC_PAGE, partial(resync_page, node))
+    routes.add(RESYNC_PUT, partial(resync_put, node))
+    routes.add(RESYNC_DONE, partial(resync_done, node))

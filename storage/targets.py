@@ -139,15 +139,15 @@ class Targets:
                 reason=(reason or "")[:500],
             )
         standing = runner.replica.gate.standing
-        serves = standing is not None and standing.serving
+        is_complete = runner.replica.gate.is_complete
         space = runner.store.space()
         return TargetReport(
             target=one.target,
-            state=LocalState.UPTODATE if serves else LocalState.ONLINE,
+            state=LocalState.UPTODATE if is_complete else LocalState.ONLINE,
             store_id=store_id,
             clean=True,
             chain=chain,
-            chain_version=standing.version if serves and standing is not None else ChainVersion(0),
+            chain_version=standing.version if is_complete and standing is not None else ChainVersion(0),
             capacity_bytes=space.capacity_bytes,
             used_bytes=space.used_bytes,
         )

@@ -63,11 +63,15 @@ PURE = (
     "fs3/rpc/framing.py",
     "fs3/toml_lines.py",
     "fs3/wire/*",
+    "storage/arrival.py",
     "storage/engine/allocate.py",
     "storage/engine/format.py",
     "storage/engine/index_log.py",
     "storage/engine/overlay.py",
     "storage/engine/plan.py",
+    "storage/resync/job.py",
+    "storage/resync/pace.py",
+    "storage/resync/plan.py",
 )
 """State machines, formats and planners: no clock, socket, disk, chance, thread or await.
 

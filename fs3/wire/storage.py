@@ -2,7 +2,8 @@
 
 From clients (a user's connection; every request names a capability that was presented before): READ, WRITE.
 From meta services (a node's connection; no capability): RAISE_EPOCH, CUT, QUERY_LENGTH, END_SESSION.
-From the predecessor in the chain: UPDATE, DROP_EXPIRED, and the hops of RAISE_EPOCH and END_SESSION.
+From the predecessor in the chain: UPDATE, DROP_EXPIRED, the RESYNC methods, and the hops of RAISE_EPOCH and
+END_SESSION.
 From any member: QUERY_VERSION.
 
 Every request about a chain carries the sender's chain version and is answered StaleRouting unless it
@@ -24,6 +25,8 @@ from .chunk import CHUNK_BYTES_MAX, Identity, Update, UpdateKind, UpdateResult
 READ_ITEMS_MAX = 1024
 EXPIRED_MAX = 1024
 """Records that one DROP_EXPIRED names: far less than a message holds."""
+RESYNC_RECORDS_MAX = 512
+"""Records, and chunks, that one message of a resync names."""
 
 
 class PresentRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -260,6 +263,127 @@ class DropExpiredResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=
     before it must keep them, too. All others are in no store from the receiver on."""
 
 
+class ResyncFrom(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Who speaks in each message of a resync (design 4.6): the receiver's predecessor, to SYNCING members."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    sender: TargetId
+    since: ChainVersion = ChainVersion(0)
+    """The version in which the receiver entered SYNCING, as it said itself; refused (StaleRouting) when it
+    has entered it anew since then, and dropped what it had been told. 0 in BEGIN only."""
+
+
+class ResyncBeginRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    source: ResyncFrom
+    number_floor: int
+    """Numbers of dropped tombstones of the sender are not above it."""
+
+
+class ResyncBeginResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    since: ChainVersion
+    store_id: int
+    complete_version: ChainVersion
+    """The newest version in which the receiver had everything, but for what was pending then and changed
+    later; 0: there is none. The sender compares what changed since it adopted that version itself."""
+
+
+class ResyncEpoch(msgspec.Struct, frozen=True, array_like=True):
+    """A file's epoch and the cluster time of its raise."""
+
+    inode: InodeId
+    epoch: Epoch
+    raised_ms: int
+
+
+class ResyncSession(msgspec.Struct, frozen=True, array_like=True):
+    """A client session that is over, since this cluster time."""
+
+    session: ClientSessionId
+    ended_ms: int
+
+
+class ResyncChannel(msgspec.Struct, frozen=True, array_like=True):
+    """The last request of a client's channel, whose version is committed at the sender (design 4.5)."""
+
+    session: ClientSessionId
+    channel: int
+    sequence: int
+    chunk: ChunkId
+    result: UpdateResult
+
+
+class ResyncRecordsRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Merged by maximum with what the receiver has; RESYNC_RECORDS_MAX in all."""
+
+    source: ResyncFrom
+    epochs: tuple[ResyncEpoch, ...] = ()
+    sessions: tuple[ResyncSession, ...] = ()
+    channels: tuple[ResyncChannel, ...] = ()
+
+
+class ResyncRecordsResponse(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class ResyncRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What is committed of a chunk."""
+
+    chunk: ChunkId
+    identity: Identity | None = None
+    """None: nothing is known of it."""
+    content_sum: int = 0
+    """As in ``UpdateResponse``."""
+    removed: bool = False
+
+
+class ResyncPageRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What does the receiver have of ``chunks``, and of others in ``(after, through]`` that it changed?"""
+
+    source: ResyncFrom
+    chunks: tuple[ChunkId, ...]
+    """In order; RESYNC_RECORDS_MAX at most."""
+    after: ChunkId | None
+    through: ChunkId | None
+    """None: to the end."""
+    changed_after: ChainVersion
+    """Since the receiver adopted this version; 0: everything that it has."""
+
+
+class ResyncPageResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    records: tuple[ResyncRecord, ...]
+    """In order."""
+    through: ChunkId | None
+    """The answer ends here: at what was asked for, or before."""
+
+
+class ResyncPutRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Take a committed version: REPLACE (payload: the whole chunk) or REMOVE."""
+
+    source: ResyncFrom
+    update: Update
+    replaces: Identity | None = None
+    """The receiver's version whose place it takes even if that has a higher number."""
+    forgets: bool = False
+    """The sender knows nothing of the chunk: exactly ``replaces`` goes, and leaves no tombstone."""
+
+
+class ResyncPutResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    applied: bool
+    """False: the receiver has something else meanwhile."""
+    present: ResyncRecord
+
+
+class ResyncDoneRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The receiver has everything that the sender has, at this chain version (design 2.6)."""
+
+    source: ResyncFrom
+
+
+class ResyncDoneResponse(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
 PRESENT = Method("present", 100, PresentRequest, PresentResponse)
 READ = Method("read", 101, ReadRequest, ReadResponse, streams=True)
 WRITE = Method("write", 102, WriteRequest, WriteResponse, payload_bytes_max=CHUNK_BYTES_MAX)
@@ -271,6 +395,11 @@ QUERY_LENGTH = Method("query_length", 107, QueryLengthRequest, QueryLengthRespon
 END_SESSION = Method("end_session", 108, EndSessionRequest, EndSessionResponse)
 SPACE = Method("space", 109, SpaceRequest, SpaceResponse)
 DROP_EXPIRED = Method("drop_expired", 110, DropExpiredRequest, DropExpiredResponse)
+RESYNC_BEGIN = Method("resync_begin", 111, ResyncBeginRequest, ResyncBeginResponse)
+RESYNC_RECORDS = Method("resync_records", 112, ResyncRecordsRequest, ResyncRecordsResponse)
+RESYNC_PAGE = Method("resync_page", 113, ResyncPageRequest, ResyncPageResponse)
+RESYNC_PUT = Method("resync_put", 114, ResyncPutRequest, ResyncPutResponse, payload_bytes_max=CHUNK_BYTES_MAX)
+RESYNC_DONE = Method("resync_done", 115, ResyncDoneRequest, ResyncDoneResponse)
 
 STORAGE = Service(
     "storage",
@@ -286,5 +415,10 @@ STORAGE = Service(
         END_SESSION,
         SPACE,
         DROP_EXPIRED,
+        RESYNC_BEGIN,
+        RESYNC_RECORDS,
+        RESYNC_PAGE,
+        RESYNC_PUT,
+        RESYNC_DONE,
     ),
 )

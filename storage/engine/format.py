@@ -394,6 +394,11 @@ def chain_version_key(version: ChainVersion) -> bytes:
     return CHAIN_VERSION + _U32.pack(version)
 
 
+def chain_version_of(key: bytes) -> ChainVersion:
+    """The chain version in such a key."""
+    return ChainVersion(_U32.unpack(key[1:])[0])
+
+
 def after(prefix: bytes) -> bytes:
     """The first key behind all keys with this prefix."""
     return prefix[:-1] + bytes((prefix[-1] + 1,))

@@ -12,11 +12,13 @@ from fs3.ids import ChainVersion, ChunkId, ClientSessionId, Epoch, InodeId
 
 from .core import StoreCore
 from .format import (
+    CHAIN_VERSION,
     DEDUP,
     EPOCH,
     SESSION,
     after,
     chain_version_key,
+    chain_version_of,
     dedup_key,
     epoch_key,
     pack_dedup,
@@ -56,10 +58,12 @@ class Ledger:
         return [unpack_dedup(key, value) for key, value in page]
 
     def merge_dedup(self, new: Sequence[DedupRecord]) -> None:
-        """The greater sequence of a channel wins."""
+        """The greater sequence of a channel wins; what an ended session had is not wanted."""
         with self._core.writer:
             batch, best = Batch(), dict[bytes, int]()
             for record in new:
+                if self.session_ended(record.session):
+                    continue
                 key = dedup_key(record.session, record.channel)
                 if key not in best:
                     present = self.dedup(record.session, record.channel)
@@ -130,14 +134,14 @@ class Ledger:
         value = self._core.index.get(key)
         return unpack_number(key, value) if value is not None else None
 
-    def end_sessions(self, sessions: Sequence[ClientSessionId], cluster_ms: int) -> None:
-        """Record ends; the dedup records of these sessions go."""
+    def end_sessions(self, ends: Sequence[tuple[ClientSessionId, int]]) -> None:
+        """Record (session, cluster time of its end in ms); the dedup records of these sessions go."""
         with self._core.writer:
             batch = Batch()
-            for session in sessions:
+            for session, ended_ms in ends:
                 key = session_key(session)
                 if self._core.index.get(key) is None:
-                    batch.put(key, pack_number(key, cluster_ms))
+                    batch.put(key, pack_number(key, ended_ms))
                 first, last = dedup_key(session, 0), dedup_key(session, CHANNELS_MAX)
                 for found, _ in self._core.index.page(first, last + b"\0", CHANNELS_MAX + 1):
                     batch.delete(found)
@@ -179,15 +183,16 @@ class Ledger:
             self._raise(number, change)
         self._core.put_counters(batch)
 
-    def note_chain_version(self, version: ChainVersion) -> int:
-        """Note the change sequence of now for a chain version, or return the one that was noted."""
+    def note_chain_version(self, version: ChainVersion, change: int | None) -> int:
+        """Note a change sequence (None: that of now) for a chain version, or return the one noted before."""
         with self._core.writer:
             noted = self.chain_version_note(version)
             if noted is not None:
                 return noted
             key = chain_version_key(version)
-            with self._core.lock:
-                change = self._core.counters.change
+            if change is None:
+                with self._core.lock:
+                    change = self._core.counters.change
             batch = Batch()
             batch.put(key, pack_number(key, change))
             self._core.put_counters(batch)
@@ -199,3 +204,16 @@ class Ledger:
         key = chain_version_key(version)
         value = self._core.index.get(key)
         return unpack_number(key, value) if value is not None else None
+
+    def newest_note(self) -> tuple[ChainVersion, int] | None:
+        """The highest chain version that was noted, and its change sequence."""
+        for key, value in self._core.index.page(CHAIN_VERSION, after(CHAIN_VERSION), 1, reverse=True):
+            return chain_version_of(key), unpack_number(key, value)
+        return None
+
+    def drop_notes(self, batch: Batch, above: ChainVersion) -> None:
+        """Add to a batch that the notes of all later chain versions go."""
+        start = chain_version_key(above) + b"\0"
+        for key, _ in records(self._core.index, CHAIN_VERSION):
+            if key >= start:
+                batch.delete(key)

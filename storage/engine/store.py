@@ -148,10 +148,17 @@ class ChunkStore:
         return self._stager.commit(chunk, identity)
 
     def drop_pendings(self) -> None:
-        """Durable. Drop every pending version and the whole dedup table, in one transaction (design 4.6)."""
+        """Durable. Drop every pending version and the whole dedup table, in one transaction (design 4.6).
+
+        Notes of chain versions above the oldest one that a dropped version was numbered under go with them:
+        the others may have committed it since that version, so what changed since then is to be compared.
+        """
         with self._core.writer:
             batch = Batch()
             self._ledger.drop_dedup(batch)
+            dropped = [info.version.identity.chain_version for _, info in self.pendings()]
+            if dropped:
+                self._ledger.drop_notes(batch, min(dropped))
             self._stager.drop_pendings(batch)
 
     def flush(self) -> None:
@@ -242,7 +249,8 @@ class ChunkStore:
         return self._ledger.dedup_records(after, limit)
 
     def merge_dedup(self, records: Sequence[DedupRecord]) -> None:
-        """Durable. Take records over from a resync source; the greater sequence of a channel wins."""
+        """Durable. Take records over from a resync source; the greater sequence of a channel wins, and those
+        of sessions that have ended here are left out."""
         self._ledger.merge_dedup(records)
 
     def epoch(self, inode: InodeId) -> Epoch:
@@ -275,7 +283,11 @@ class ChunkStore:
 
     def end_sessions(self, sessions: Sequence[ClientSessionId], *, cluster_ms: int) -> None:
         """Durable. Record that client sessions are over, and forget their dedup records."""
-        self._ledger.end_sessions(sessions, cluster_ms)
+        self._ledger.end_sessions([(session, cluster_ms) for session in sessions])
+
+    def merge_sessions(self, ends: Sequence[tuple[ClientSessionId, int]]) -> None:
+        """Durable. The same with each session's own cluster time of its end in ms."""
+        self._ledger.end_sessions(ends)
 
     def ended_sessions(
         self, after: ClientSessionId | None = None, limit: int = 1024
@@ -318,13 +330,18 @@ class ChunkStore:
         """Durable. Take the maximum with a resync source's counters."""
         self._ledger.raise_floor(number_floor, dropped_change)
 
-    def note_chain_version(self, version: ChainVersion) -> int:
-        """Durable. Note the change sequence at which this chain version was adopted (first call counts)."""
-        return self._ledger.note_chain_version(version)
+    def note_chain_version(self, version: ChainVersion, change: int | None = None) -> int:
+        """Durable. Note the change sequence (None: of now) at which this chain version was adopted; the first
+        call for a version counts."""
+        return self._ledger.note_chain_version(version, change)
 
     def chain_version_note(self, version: ChainVersion) -> int | None:
         """The change sequence noted for a chain version; None: compare in full."""
         return self._ledger.chain_version_note(version)
+
+    def newest_note(self) -> tuple[ChainVersion, int] | None:
+        """The highest chain version noted, and its change sequence; None: none is."""
+        return self._ledger.newest_note()
 
     def space(self) -> SpaceInfo:
         """Bytes used and left."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fs3.errors import InvalidRequest, StaleRouting
-from fs3.ids import node_of_target
+from fs3.ids import Generation, TargetId, node_of_target
 from fs3.rpc.service import Call, ThreadedCall
+from fs3.wire.chunk import Update
 from fs3.wire.storage import UpdateRequest, UpdateResponse
 
 from ..effects import Done, UpdateAsk
@@ -18,8 +19,8 @@ ANSWER_MARGIN_S = 0.05
 _EMPTY = memoryview(b"")
 
 
-def _validate(call: Call, request: UpdateRequest) -> None:
-    update = request.update
+def check_update(call: Call, update: Update) -> None:
+    """InvalidRequest, CorruptData: the update, or its payload, is not what it should be."""
     payload = call.payload if call.payload is not None else _EMPTY
     problem = problem_of_update(
         update.kind,
@@ -70,9 +71,9 @@ def update_in_thread(node: StorageNode, call: ThreadedCall, request: UpdateReque
 def _admitted(node: StorageNode, call: Call, request: UpdateRequest) -> tuple[TargetRunner, UpdateAsk]:
     """Everything that can be said of a request without its chunk."""
     call.peer.require_node()
-    _validate(call, request)
+    check_update(call, request.update)
     runner = node.runner(request.chain)
-    _check_sender(call, request, runner.sender_generation(request.sender))
+    check_sender(call, request.sender, runner.sender_generation(request.sender))
     return runner, UpdateAsk(request.update, request.chain_version, request.sender)
 
 
@@ -83,10 +84,10 @@ def _response(node: StorageNode, done: Done, started_s: float) -> UpdateResponse
     )
 
 
-def _check_sender(call: Call, request: UpdateRequest, generation: int | None) -> None:
+def check_sender(call: Call, sender: TargetId, generation: Generation | None) -> None:
     """The connection is of the very node, in the generation that the record names (design 2.7)."""
-    if call.peer.node != node_of_target(request.sender) or call.peer.generation != generation:
+    if call.peer.node != node_of_target(sender) or call.peer.generation != generation:
         raise StaleRouting(
             f"node {call.peer.node} of generation {call.peer.generation} does not send for "
-            f"target {request.sender:x} of generation {generation}"
+            f"target {sender:x} of generation {generation}"
         )

@@ -7,7 +7,7 @@ test publishes, and gives leases as the test says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,7 @@ from fs3.storage.disk import OsDisk
 from fs3.storage.dropping import RETENTION, RetentionSettings
 from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.lanes import ThreadLanes
+from fs3.storage.resync.pace import RESYNC, ResyncSettings
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 from fs3.storage.sums import sums_of
 from fs3.wire.chunk import UpdateKind
@@ -155,6 +156,7 @@ class StorageCluster:
     with_bulk: bool = True
     targets_per_disk_count: int = 1
     retention: RetentionSettings = RETENTION
+    resync: ResyncSettings = RESYNC
 
     def started(self, agent: StaticAgent, address: str) -> None:
         self.addresses[agent.node] = address
@@ -173,6 +175,7 @@ class StorageCluster:
             targets_per_disk_count=self.targets_per_disk_count,
             target_capacity_bytes=512 * MIB,
             retention=self.retention,
+            resync=self.resync,
         )
 
         def bulk_client(credentials: NodeCredentials) -> BulkClient:
@@ -201,8 +204,16 @@ class StorageCluster:
     async def stop_node(self, number: int) -> None:
         await self.servers.pop(number).stop()
 
-    def publish(self, numbers: Sequence[int] | None = None, version: int = 0) -> None:
-        """Name the nodes' present generations in the next chain version, and tell everybody."""
+    def publish(
+        self,
+        numbers: Sequence[int] | None = None,
+        version: int = 0,
+        states: Mapping[int, TargetState] | None = None,
+    ) -> None:
+        """Name the nodes' present generations in the next chain version, and tell everybody.
+
+        ``states``: of those that do not serve; whoever is OFFLINE keeps its generation.
+        """
         members = numbers if numbers is not None else sorted(self.servers)
         known = self.routing.chains.get(CHAIN)
         old = {m.target: m.generation for m in known.members} if known is not None else {}
@@ -212,7 +223,7 @@ class StorageCluster:
             members=tuple(
                 Member(
                     target=self.target(n),
-                    state=TargetState.SERVING,
+                    state=(states or {}).get(n, TargetState.SERVING),
                     generation=self.servers[n].static.generation
                     if n in self.servers
                     else old[self.target(n)],
