@@ -93,7 +93,12 @@ class FileSystem:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of the asynchronous face and wait for it."""
-        return self.link().thread.run(work)
+        try:
+            thread = self.link().thread
+        except BaseException:
+            work.close()  # it will never run: that is no second thing to complain of
+            raise
+        return thread.run(work)
 
     @property
     def asynchronous(self) -> AsyncFileSystem:

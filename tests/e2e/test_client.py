@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import io
 import os
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -112,6 +114,18 @@ def test_small_ranges_are_read_at_once(fs: FileSystem) -> None:
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work, number) for number in range(4)]:
             done.result()
+
+
+def test_a_file_that_outlives_its_file_system_says_so_and_nothing_else(cluster: DevCluster) -> None:
+    with fs3.client.connect(str(cluster.directory / "client.toml")) as filesystem:
+        file = filesystem.open("/outlives", "wb")
+        file.write(b"never flushed")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match="the file system is closed"):
+            file.flush()
+        gc.collect()
+    assert not seen
 
 
 def test_within_a_running_loop_and_without(fs: FileSystem, cluster: DevCluster) -> None:
