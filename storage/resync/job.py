@@ -22,12 +22,14 @@ NEVER = ChainVersion(0)
 
 
 class Phase(enum.IntEnum):
-    """In this order: what refuses or recognises requests comes before chunks (design 4.6)."""
+    """In this order: what refuses requests comes before chunks. What recognises them comes after them, since
+    only records of committed versions are sent (design 4.5): of those that were pending at the source, the
+    receiver may have had some committed before it dropped its records, and then none comes with a version."""
 
     EPOCHS = 1
     SESSIONS = 2
-    CHANNELS = 3
-    CHUNKS = 4
+    CHUNKS = 3
+    CHANNELS = 4
     DONE = 5
     """The statement."""
     FINISHED = 6

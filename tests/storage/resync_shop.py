@@ -13,6 +13,7 @@ from fs3.errors import MaybeApplied, Unavailable
 from fs3.ids import ChunkId, TargetId
 from fs3.routing import LocalState, TargetState
 from fs3.rpc.client import RpcClient
+from fs3.storage.resync.pace import RESYNC, ResyncSettings
 from fs3.wire.chunk import VersionInfo
 from fs3.wire.mgmtd import TargetReport
 
@@ -89,6 +90,23 @@ class Chain:
         except TimeoutError:
             raise AssertionError({n: s.health() for n, s in self.cluster.servers.items()}) from None
 
+    def publish(self, *order: int, syncing: int = 0) -> None:
+        """The next record: these members in this order serve, but for one; all others are out."""
+        known = sorted(self.cluster.addresses)
+        out = [n for n in known if n not in order]
+        states = {**dict.fromkeys(out, OFFLINE), **({syncing: SYNCING} if syncing else {})}
+        self.cluster.publish([*order, *out], states=states)
+
+    def copied(self, number: int) -> float:
+        """Bytes that a source has sent."""
+        return self.value(number, "fs3_storage_resync_sent_bytes_total")
+
+    def hurry(self) -> None:
+        """No source waits for its bucket any more."""
+        for server in self.cluster.servers.values():
+            resync: Any = server.resync
+            resync._pace._limit_bytes_s = resync._pace.rate_bytes_s = 1e12
+
     async def all_serve(self) -> None:
         """The next record: everybody serves; the user presents its capability to new runs."""
         self.cluster.publish()
@@ -124,9 +142,9 @@ class Chain:
 
 
 @asynccontextmanager
-async def chain_of(directory: Path, count: int = 3) -> AsyncIterator[Chain]:
+async def chain_of(directory: Path, count: int = 3, resync: ResyncSettings = RESYNC) -> AsyncIterator[Chain]:
     """A chain that serves, with a user that may write ``INODE``."""
-    async with storage_cluster(directory, count) as cluster:
+    async with storage_cluster(directory, count, resync=resync) as cluster:
         user, meta = User(cluster), node_client(cluster)
         try:
             await user.present()

@@ -258,10 +258,15 @@ class StorageCluster:
 
 @asynccontextmanager
 async def storage_cluster(
-    directory: Path, count: int = 3, *, with_bulk: bool = True, retention: RetentionSettings = RETENTION
+    directory: Path,
+    count: int = 3,
+    *,
+    with_bulk: bool = True,
+    retention: RetentionSettings = RETENTION,
+    resync: ResyncSettings = RESYNC,
 ) -> AsyncIterator[StorageCluster]:
     """A chain of ``count`` nodes that serves."""
-    cluster = StorageCluster(directory, with_bulk=with_bulk, retention=retention)
+    cluster = StorageCluster(directory, with_bulk=with_bulk, retention=retention, resync=resync)
     try:
         for number in range(1, count + 1):
             await cluster.start_node(number)
