@@ -153,7 +153,11 @@ class Cluster:
         shape = shape or ClusterShape()
         if problem := shape.problem():
             raise ClusterError(problem)
-        plan = make_plan(shape, free_ports(port_count(shape)))
+        try:
+            ports = free_ports(port_count(shape))
+        except OSError as error:
+            raise ClusterError(f"{error.strerror}: stop what takes them") from error
+        plan = make_plan(shape, ports)
         key_file = self.directory / "cluster.key"
         if not key_file.exists():
             write_cluster_key(key_file, new_cluster_key(new_cluster_name()))

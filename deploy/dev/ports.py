@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
+
+from fs3.rng import system_rng
 
 from .plan import HOST
 
 LISTENING = "0A"
+FIRST_PORT = 20_000
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+DEFAULT_EPHEMERAL = 32_768
+PORTS_MIN = 1_000
+"""A system that leaves fewer below its ephemeral range has to live with the danger."""
 
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different ports that nobody listens on, TCP and UDP."""
-    held: list[socket.socket] = []
+    """``count`` different ports that nobody listens on, TCP and UDP.
+
+    Not of the range that the system gives to outgoing connections: while a process of the cluster is away, a
+    connection of any other one could take its port, and it could not come back.
+    """
     ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            held.append(tcp)
-            tcp.bind((HOST, 0))
-            port = tcp.getsockname()[1]
-            if is_free(port, kind=socket.SOCK_DGRAM):
-                ports.append(port)
-    finally:
-        for sock in held:
-            sock.close()
+    candidates = range(FIRST_PORT, _first_ephemeral_port())
+    for port in system_rng().sample(candidates, len(candidates)):
+        if len(ports) == count:
+            break
+        if is_free(port) and is_free(port, kind=socket.SOCK_DGRAM):
+            ports.append(port)
+    if len(ports) < count:
+        raise OSError(errno.EADDRINUSE, f"no {count} ports from {candidates[0]} to {candidates[-1]} are free")
     return ports
+
+
+def _first_ephemeral_port() -> int:
+    try:
+        first = int(EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError):
+        first = DEFAULT_EPHEMERAL
+    return first if first > FIRST_PORT + PORTS_MIN else DEFAULT_EPHEMERAL
 
 
 def is_free(port: int, *, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:

@@ -114,6 +114,16 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
+def refuse_itself(sock: socket.socket) -> None:
+    """ConnectionRefusedError if a socket is connected to itself, instead of to a server.
+
+    Happens within a host: whoever connects to a port of the ephemeral range at which nobody listens may be
+    given just this port as its own, and would then keep the server from ever listening there again.
+    """
+    if sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
+        raise ConnectionRefusedError(f"nobody listens at {join_address(sock.getpeername())}")
+
+
 def _is_within_host(sock: socket.socket) -> bool:
     try:
         return bool(sock.getpeername()[0] == sock.getsockname()[0])
@@ -133,6 +143,11 @@ class SystemNetwork:
             return await loop.create_unix_connection(make_protocol, path)
         host, port = split_address(address)
         transport, protocol = await loop.create_connection(make_protocol, host, port)
+        try:
+            refuse_itself(transport.get_extra_info("socket"))
+        except OSError:
+            transport.abort()
+            raise
         self.tune(transport)
         return transport, protocol
 
@@ -188,6 +203,11 @@ class SystemNetwork:
                 raise
         else:
             sock = socket.create_connection(split_address(address), timeout_s)
+            try:
+                refuse_itself(sock)
+            except OSError:
+                sock.close()
+                raise
         sock.setblocking(True)
         tune(sock)
         return sock

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import pytest
+
 from fs3.identity.key_file import system_nonce
 from fs3.rpc.bulk_client import BulkClient
 from fs3.rpc.bulk_server import BulkServer
-from fs3.rpc.network import SystemNetwork
+from fs3.rpc.network import SystemNetwork, refuse_itself
 from fs3.rpc.service import Call, Reply, Routes
 
 from .world import FETCH, NODE, Ask, Into, Tell, calling, serving
@@ -53,3 +55,14 @@ async def test_connections_within_a_host_are_not_paced_at_either_end() -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
         sock.close()
+
+
+def test_a_socket_that_is_connected_to_itself_is_no_server() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())  # as happens by chance with a port of the ephemeral range
+        with pytest.raises(ConnectionRefusedError, match="nobody listens"):
+            refuse_itself(sock)
+    near, far = socket.socketpair()
+    with near, far:
+        refuse_itself(near)
