@@ -6,7 +6,8 @@ primary, and made anew by the next one.
 
 ::
 
-    lease  liveness  grants  generations  placement  routing_log  cluster_time     pure
+    lease  liveness  grants  placement  routing_log  cluster_time                  pure
+    chain_machine  chain_watch                                                     pure: chains' records
     store                                                                          records, transactions
     term  writer                                                                   the picture, one writer
     ops/  one file for each method     workers/  what runs by itself               shells

@@ -92,7 +92,7 @@ class Hearing:
         if granted:
             self.counters.granted += 1
             uncovered = term.grants.grant(node, generation, now_s)
-            if was_suspected:
+            if was_suspected or beacon.acknowledged:
                 self._services.pass_wanted.set()
         life = term.liveness.lives.get(node)
         try:

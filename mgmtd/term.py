@@ -16,8 +16,8 @@ from fs3.member.timing import Timing
 from fs3.routing import ChainInfo, NodeInfo, NodeKind
 from fs3.wire.mgmtd import TargetReport
 
+from .chain_watch import ChainWatch
 from .cluster_time import ClusterClock
-from .generations import Present
 from .grants import PrimaryGrants
 from .lease import LeaseRecord
 from .liveness import Liveness, Verdict
@@ -57,6 +57,7 @@ class Term:
         self.log = RoutingLog(loaded.routing.version)
         self.grants = PrimaryGrants(began_s, timing)
         self.liveness = Liveness(began_s, timing, new_nonce)
+        self.chains = ChainWatch()
         self.clock = ClusterClock(loaded.cluster_time_bound_ms, began_s)
         self.reports: dict[NodeId, NodeReport] = {}
         self.verdicts: dict[NodeId, Verdict] = {}
@@ -123,22 +124,6 @@ class Term:
             return None
         return next((t for t in report.targets if t.target == target), None)
 
-    def present(self, target: TargetId) -> Present | None:
-        """What ``generations`` asks of a target. None: unknown, or not reported in its node's generation."""
-        node = node_of_target(target)
-        info, record, report = self.routing.nodes.get(node), self.targets.get(target), self.report_of(target)
-        if info is None or record is None or report is None:
-            return None
-        # the generation counts once it is in the store: only then would a new primary refuse an older one
-        is_current = self.reports[node].generation == info.generation
-        verdict = self.verdicts.get(node)
-        return Present(
-            generation=info.generation,
-            is_heard=is_current and verdict in (Verdict.ALIVE, None),
-            report=report,
-            store_id=record.store_id,
-        )
-
     def grant_until_s(self, node: NodeId, generation: Generation) -> float:
         """When the last grant to a run is over, for any chain."""
         return self.grants.until_s(node, generation, ChainId(0))
@@ -153,11 +138,12 @@ class Term:
         return verdict
 
     def standing(self, info: ChainInfo) -> str:
-        """ "serving", "degraded" (a member is not alive in its generation) or "unavailable"."""
+        """ "serving", "degraded" (not every member serves and is well) or "unavailable" (nobody does)."""
         well = [
             self.verdicts.get(m.node) is Verdict.ALIVE
             and (node := self.routing.nodes.get(m.node)) is not None
             and node.generation == m.generation
+            and not m.joining
             for m in info.serving
         ]
         if not any(well):

@@ -252,7 +252,7 @@ class Agent:
             beacon_address=self.beacon_address,
             local_address=self._local_address,
             zone=settings.zone,
-            targets=tuple(self._with_version(target) for target in self._targets),
+            targets=self._targets,
             broken_links=tuple(self._correspondence.unreachable(self._clock.boot_s())),
             version=settings.version,
         )
@@ -262,13 +262,6 @@ class Agent:
             raise Unavailable("reported to a mgmtd that is no primary any more")
         if answer.routing_version > self.routing.version:
             await self._catch_up()
-
-    def _with_version(self, target: TargetReport) -> TargetReport:
-        """The report with what the target acknowledges, once its node's waits are over."""
-        version = self._acknowledged.get(target.chain, ChainVersion(0))
-        if not self.leases.may_acknowledge(target.chain, version, self._clock.boot_s()):
-            version = ChainVersion(0)
-        return msgspec.structs.replace(target, chain_version=version)
 
 
 def _without_space(targets: Sequence[TargetReport]) -> list[TargetReport]:

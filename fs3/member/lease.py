@@ -95,9 +95,14 @@ class NodeLeases:
         )
 
     def may_acknowledge(self, chain: ChainId, version: ChainVersion, now_s: float) -> bool:
-        """Whether its grants to those that ``version`` leaves out are over (design 2.2: acknowledging)."""
-        entry = self._chains.get(chain)
-        return entry is not None and entry.info.version == version and now_s >= entry.wait_until_s
+        """Whether its grants to those that ``version`` leaves out are over (design 2.2: acknowledging).
+
+        Grants of an earlier generation too: until they are over, this one acknowledges nothing.
+        """
+        if self.version_of(chain) != version or now_s < self.allowed_from_s:
+            return False
+        entry = self._chains.get(chain)  # None: it has never served in this generation, nor granted
+        return entry is None or now_s >= entry.wait_until_s
 
     def primary_left_s(self, now_s: float) -> float:
         """What is left of the primary's lease to this node; 0: none."""

@@ -23,7 +23,8 @@ class TargetReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Opened with all checks passed and no write-back error since."""
     chain: ChainId = ChainId(0)
     chain_version: ChainVersion = ChainVersion(0)
-    """Newest version of its chain that the target has adopted and acknowledges; 0: none."""
+    """UPTODATE: the one version of its chain at which the target has everything; else 0. Acknowledgements are
+    in beacons."""
     capacity_bytes: int = 0
     used_bytes: int = 0
     reason: str = ""

@@ -1,9 +1,9 @@
 """The pass over all nodes and chains: on every event, and whenever time alone can change a verdict.
 
-Verdicts are noted and logged; chains get the new generations of members that have come back clean. Chains
-do not change their members here.
+Verdicts are noted and logged; then every chain that is not as it should be gets its next record, if there is
+one (``chain_machine``), all in one transaction, planned again inside it.
 
-Source: design 2.2, 2.7.
+Source: design 2.2, 2.6, 2.7.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 from fs3.errors import MaybeApplied, Retryable
 from fs3.ids import TargetId
 
-from ..generations import Renewals, plan_renewals
+from ..chain_watch import ChainPlan
 from ..liveness import Verdict
 from ..services import Services
 from ..store import Change
@@ -54,19 +54,18 @@ class VerdictPass:
         now_s = self._services.clock.boot_s()
         self._judge(term, now_s)
         term.grants.forget({n: info.generation for n, info in term.routing.nodes.items()}, now_s)
-        plan = plan_renewals(term.routing.chains.values(), term.present, term.grants, now_s)
-        self._tell_held(plan)
-        if plan.chains:
+        plan = term.chains.plan(term, now_s)
+        self._tell_held(term)
+        if plan.changed:
             try:
-                await self._renew(term)
+                await self._change(term)
             except (Retryable, MaybeApplied) as error:
-                self._services.log.warning("generations not renewed", reason=str(error))
+                self._services.log.warning("chains not changed", reason=str(error))
                 return PASS_PAUSE_S * 5
-            if len(plan.chains) > CHAINS_AT_ONCE:
-                return 0.0
+            return 0.0  # what was written may make the next step possible
         next_s = term.liveness.next_change_s(term.grant_until_s, now_s)
-        if plan.due_s is not None:
-            next_s = min(next_s, plan.due_s)
+        if plan.again_s is not None:
+            next_s = min(next_s, plan.again_s)
         return next_s - now_s
 
     def _judge(self, term: Term, now_s: float) -> None:
@@ -86,19 +85,32 @@ class VerdictPass:
                 evidence=evidence,
             )
 
-    def _tell_held(self, plan: Renewals) -> None:
-        held = {h.target: h.why for h in plan.held}
+    def _tell_held(self, term: Term) -> None:
+        held = term.chains.held
         for target, why in held.items():
             if self._held.get(target) != why:
-                self._services.log.info("member not renewed yet", target=target, reason=why)
+                self._services.log.info("member held", target=f"{target:x}", reason=why)
         self._held = held
 
-    async def _renew(self, term: Term) -> None:
+    async def _change(self, term: Term) -> None:
+        planned: list[ChainPlan] = []
+
         def change(at: Term) -> Change:
             now_s = self._services.clock.boot_s()
-            plan = plan_renewals(at.routing.chains.values(), at.present, at.grants, now_s)
-            return Change(chains=tuple(plan.chains[:CHAINS_AT_ONCE]))
+            self._judge(at, now_s)  # a beacon may have come while others wrote
+            planned.append(at.chains.plan(at, now_s))
+            return at.chains.change(at, planned[-1], CHAINS_AT_ONCE)
 
-        before = term.routing.version
         version = await self._services.write(term, change)
-        self._services.log.info("generations renewed", routing_version=version, before=before)
+        for rule, info in planned[-1].changed[:CHAINS_AT_ONCE]:
+            self._services.log.info(
+                "chain changed",
+                chain=info.chain,
+                version=info.version,
+                rule=rule.value,
+                members=" ".join(
+                    f"{m.target:x}:{m.state.name}{'+' if m.joining else ''}.{m.generation}"
+                    for m in info.members
+                ),
+                routing_version=version,
+            )

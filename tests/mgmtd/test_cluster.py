@@ -52,32 +52,105 @@ def test_restart_renews_the_generation() -> None:
     run_world(scenario)
 
 
-def test_dead_node_costs_the_others_nothing() -> None:
+def states(world: World, node: int) -> list[str]:
+    """The states of a node's targets in their chains, as another node knows them."""
+    other = next(n for n in world.nodes if n != node)
+    chains = world.nodes[other].agent.routing.chains
+    return [m.state.name for info in chains.values() for m in info.members if m.node == node]
+
+
+def test_a_killed_node_is_out_within_two_seconds() -> None:
     async def scenario(world: World) -> None:
         await world.cluster()
         await world.kill_node(12)
-        for _ in range(200):
+        await world.until(lambda: set(states(world, 12)) == {"OFFLINE"}, 2.0, "it is out of its chains")
+        await asyncio.sleep(2.0)  # the others let their grants to it run out, then serve on
+        for _ in range(100):
             await asyncio.sleep(0.1)
             for chain, info in world.nodes[11].agent.routing.chains.items():
-                for member in info.members:
-                    if member.node != 12:
-                        assert world.nodes[member.node].valid(chain)
+                assert all(world.nodes[m.node].valid(chain) for m in info.serving)
         assert world.told("node is dead")
 
     run_world(scenario)
 
 
-def test_replaced_store_is_not_renewed() -> None:
+def test_a_silent_node_is_out_within_eight_seconds() -> None:
     async def scenario(world: World) -> None:
         await world.cluster()
-        versions = {c: i.version for c, i in world.nodes[11].agent.routing.chains.items()}
+        await world.kill_node(12, silent=True)
+        await world.until(lambda: set(states(world, 12)) == {"OFFLINE"}, 8.0, "it is out of its chains")
+
+    run_world(scenario)
+
+
+def test_a_node_that_is_back_is_copied_to_and_serves() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        await world.kill_node(12)
+        await asyncio.sleep(4.0)
+        await world.start_node(12)
+        await world.until(world.all_serve, 10.0, "every member serves again")
+        rules = [str(e["rule"]) for e in world.told("chain changed")]
+        count = len(states(world, 12))
+        assert sorted(rules) == sorted(["leave", "enter", "join", "in_force"] * count)
+
+    run_world(scenario)
+
+
+def test_a_replaced_store_is_filled_anew() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
         await world.kill_node(12)
         await world.start_node(12, change=other_store)
+        await world.until(
+            lambda: world.all_serve() and bool(world.told("chain changed")), 10.0, "it serves again"
+        )
+        assert "renew" not in [e["rule"] for e in world.told("chain changed")]
+        target = world.nodes[12].target()
+        assert world.term().targets[target].store_id == b"another store id"
+
+    run_world(scenario)
+
+
+def test_a_store_that_is_not_clean_stays_out() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
         await world.kill_node(13)
         await world.start_node(13, change=not_clean)
         await asyncio.sleep(8.0)
-        assert {c: i.version for c, i in world.nodes[11].agent.routing.chains.items()} == versions
-        assert world.told("member not renewed yet")
+        assert set(states(world, 13)) == {"OFFLINE"}
+        assert any(e["reason"] == "its store did not open clean" for e in world.told("member held"))
+
+    run_world(scenario)
+
+
+def test_a_planned_removal() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        target = world.nodes[12].target()
+        world.term().chains.unwanted.add(target)
+        await world.until(lambda: "OFFLINE" in states(world, 12), 3.0, "it is out")
+        assert "SERVING" in states(world, 12) or len(states(world, 12)) == 1  # of that chain alone
+        await asyncio.sleep(3.0)
+        world.term().chains.unwanted.discard(target)
+        await world.until(world.all_serve, 8.0, "it is back")
+
+    run_world(scenario)
+
+
+def test_a_primary_that_hears_nobody_changes_nothing() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        for number in world.nodes:
+            world.faults.cut["m1", f"s{number}"] = "all"
+            world.faults.cut[f"s{number}", "m1"] = "all"
+        await asyncio.sleep(12.0)
+        assert not world.told("chain changed")
+        assert all(
+            world.nodes[m.node].valid(c)
+            for c, info in world.nodes[11].agent.routing.chains.items()
+            for m in info.members
+        )
 
     run_world(scenario)
 

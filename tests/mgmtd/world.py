@@ -12,7 +12,7 @@ import msgspec
 from fs3.clock import Clock
 from fs3.identity.handshake import NodeCredentials, ServerIdentity
 from fs3.identity.keys import ClusterKey
-from fs3.ids import ChainId, Generation, NodeId, TargetId, target_id
+from fs3.ids import ChainId, ChainVersion, Generation, NodeId, TargetId, target_id
 from fs3.kv.memory import MemoryKv, MemoryStore
 from fs3.log import capturing_logger
 from fs3.member.agent import Agent
@@ -20,7 +20,7 @@ from fs3.member.settings import AgentComponents, AgentSettings
 from fs3.mgmtd.server import MgmtdComponents, MgmtdServer, MgmtdSettings
 from fs3.mgmtd.term import Term
 from fs3.rng import derived_rng
-from fs3.routing import LocalState, NodeKind, RoutingInfo
+from fs3.routing import ChainInfo, LocalState, Member, NodeKind, RoutingInfo, TargetState
 from fs3.rpc.client import RpcClient
 from fs3.rpc.server import RpcServer
 from fs3.rpc.service import Routes
@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 KEY = ClusterKey("alpha", 1, bytes(range(32)))
 FIRST_STORAGE = 11
+COPY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -54,12 +55,44 @@ class Node:
     def target(self, index: int = 0) -> TargetId:
         return self.targets[index].target
 
+    copies: bool = True
+    """A target that is SYNCING has everything a moment after each version; False: never."""
+
     def adopt(self, routing: RoutingInfo) -> None:
-        """What a storage service does: adopts the chains of its targets and says so."""
+        """What a storage service does: adopts the chains of its targets, and says so and what they have."""
         self.adopted.append(routing)
-        for chain, info in routing.chains.items():
-            if any(m.node == self.number for m in info.members):
-                self.agent.acknowledge(chain, info.version)
+        for info in routing.chains.values():
+            for member in info.members:
+                if member.node == self.number:
+                    self._adopt_one(info, member)
+        self.agent.set_targets(self.targets)
+
+    def _adopt_one(self, info: ChainInfo, member: Member) -> None:
+        is_member = member.generation == self.agent.generation
+        is_complete = is_member and member.state is TargetState.SERVING
+        self._tell(member.target, info, is_complete=is_complete)
+        self.agent.acknowledge(info.chain, info.version)
+        if is_member and member.state is TargetState.SYNCING and self.copies:
+            asyncio.get_running_loop().call_later(COPY_S, self._copied, info, member.target)
+
+    def _copied(self, info: ChainInfo, target: TargetId) -> None:
+        newest = self.agent.routing.chains[info.chain]
+        if newest.version == info.version:
+            self._tell(target, info, is_complete=True)
+            self.agent.set_targets(self.targets)
+
+    def _tell(self, target: TargetId, info: ChainInfo, *, is_complete: bool) -> None:
+        self.targets = [
+            msgspec.structs.replace(
+                t,
+                state=LocalState.UPTODATE if is_complete else LocalState.ONLINE,
+                chain=info.chain,
+                chain_version=info.version if is_complete else ChainVersion(0),
+            )
+            if t.target == target and t.state is not LocalState.OFFLINE
+            else t
+            for t in self.targets
+        ]
 
     def valid(self, chain: ChainId) -> bool:
         """Whether it may serve the chain at the version that it knows."""
@@ -253,6 +286,7 @@ class World:
         chains = next(iter(self.nodes.values())).agent.routing.chains
         return bool(chains) and all(
             m.node in self.nodes
+            and m.state is TargetState.SERVING
             and self.nodes[m.node].agent.generation == m.generation
             and self.nodes[m.node].valid(chain)
             for chain, info in chains.items()

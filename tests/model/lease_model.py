@@ -1,27 +1,31 @@
 """The lease model: the real pure machines of nodes and mgmtds under virtual time, without any I/O.
 
 Nodes run ``NodeLeases`` and ``Pace``, mgmtds run ``PrimaryLease`` and ``Term`` (``Liveness``,
-``PrimaryGrants``, ``plan_renewals``) over a register that stands for the KV store. Messages are lost, copied,
-delayed by up to 7.5 s; clocks drift by up to 0.9 % either way; processes pause with their clocks running,
-die, come back as a new generation 0.2 s later, and may outlive their successor's start.
+``PrimaryGrants``, ``ChainWatch`` with the chain machine) over a register that stands for the KV store.
+Messages are lost, copied, delayed by up to 7.5 s; clocks drift by up to 0.9 % either way; processes pause
+with their clocks running, die, come back as a new generation 0.2 s later, and may outlive their successor's
+start.
 
-Chains lose members here too, by the rule of design 2.2 and with the same ledger of grants, although chains
-do not change their members yet: most of the lease rules exist for the sake of that. What is checked, in real
-time, after each event:
+Chains change as the chain machine says; a target that is copied to has everything as soon as its source, at
+the same version, has told it so once. What is checked, in real time, after each event:
 
 * S: whoever is valid at a version while somebody is valid at a later one is a serving member, in its
   generation, of that later one too;
 * B: a lease that counts at its holder is regarded as running by its granter;
 * P: at most one mgmtd is primary;
-* W: a record that leaves a replica out is written when no lease of a primary counts at that replica.
+* W: a record that leaves a replica out is written when no lease of a primary counts at that replica;
+* O: one record never both adds a serving member and takes one out;
+* U: who is made joining has everything at the version before, by its own and its source's word;
+* K: a joiner is in force only when every older serving member that lives knows of it;
+* R: who resumes has adopted the record before.
 
 One assumption: a target that re-opened is locked away from its node's earlier process, which may go on
 sending and granting for a while (it is checked for B and W) but has nothing to serve from. Without it S does
 not hold for renewals: the new generation can be in force before its peers' grants to the old one are over;
 only a joining rule for it (design 2.2) would close that.
 
-A violation raises ``Broken`` with the walk's seed. What is not modelled: joining members, several primaries'
-cluster time, chunks.
+A violation raises ``Broken`` with the walk's seed. What is not modelled: several primaries' cluster time,
+chunks (``chain_model`` has them).
 """
 
 from __future__ import annotations
@@ -32,11 +36,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from fs3.ids import ChainId, ChainVersion, Generation, NodeId, TargetId, target_id
 from fs3.member.lease import NodeLeases, serves
 from fs3.member.timing import TIMING, Timing
+from fs3.mgmtd.chain_machine import Rule, Situation, Step, next_step
 from fs3.mgmtd.grants import PrimaryGrants
 from fs3.mgmtd.lease import LeaseRecord, PrimaryLease
 from fs3.rng import Rng, derived_rng
@@ -59,6 +62,7 @@ class Machines:
     leases: type[NodeLeases] = NodeLeases
     grants: type[PrimaryGrants] = PrimaryGrants
     primary: type[PrimaryLease] = PrimaryLease
+    decide: Callable[[Situation], Step] = next_step
 
 
 @dataclass(slots=True)
@@ -168,11 +172,8 @@ class LeaseWorld:
         """Real end of the longest grant that any primary gave to a run of a node."""
         self.removals: dict[ChainId, TargetId] = {}
         """Members that an operator wants out of their chains."""
-        self.drops_dead = False
-        """Whether members of dead nodes leave their chains."""
-        self.counts = dict.fromkeys(
-            ("valid", "two_versions", "renewed", "removed", "takeovers", "restarts", "stale_kept"), 0
-        )
+        kinds = ("valid", "two_versions", "takeovers", "restarts", *(rule.value for rule in Rule))
+        self.counts = dict.fromkeys(kinds, 0)
 
     # --- events ---
 
@@ -239,10 +240,45 @@ class LeaseWorld:
                 continue
             assert info.version == before.version + 1, (before, info)
             self.history[chain, info.version] = info
+            self._check_change(before, info)
             for member in before.serving:
                 if not serves(info, member.target, member.generation):
                     self._check_left_out(chain, member)
         self.register.routing = routing
+
+    def _check_change(self, before: ChainInfo, info: ChainInfo) -> None:
+        """O, U, K and R."""
+        chain, old = info.chain, {m.target: m for m in before.members}
+        added = [m for m in info.serving if old[m.target].state is not TargetState.SERVING]
+        gone = [m for m in before.serving if all(m.target != s.target for s in info.serving)]
+        if added and gone:
+            self.fail(f"O: chain {chain} at {info.version} gets and loses a serving member")
+        for member in added:
+            process = self._run_of(member)
+            if before.serving and process is not None and process.copied.get(chain) != before.version:
+                self.fail(f"U: {member.target:x} joins chain {chain} without having everything")
+            known = process.leases.version_of(chain) if process is not None else before.version
+            if not before.serving and known < before.version:
+                self.fail(f"R: {member.target:x} resumes chain {chain}, whose record it does not know")
+        for member in info.serving:
+            was_in_force = old[member.target].state is TargetState.SERVING and not old[member.target].joining
+            if not member.joining and not was_in_force and before.serving:
+                self._check_known(before, member)
+
+    def _check_known(self, before: ChainInfo, joiner: Member) -> None:
+        for member in before.serving:
+            process = self._run_of(member)
+            if member.joining or member.target == joiner.target or process is None or not process.is_alive:
+                continue
+            known = self.history.get((before.chain, process.leases.version_of(before.chain)))
+            if known is None or all(m.target != joiner.target for m in known.serving):
+                self.fail(f"K: {joiner.target:x} is in force, and {member.target:x} does not know of it")
+
+    def _run_of(self, member: Member) -> Any:
+        """The process that a record names, if it has not been forgotten."""
+        return next(
+            (p for p in self.members if p.number == member.node and p.generation == member.generation), None
+        )
 
     def _check_left_out(self, chain: ChainId, member: Member) -> None:
         for process in self.members:
@@ -332,12 +368,3 @@ def node_info(node: int, generation: Generation) -> NodeInfo:
         address=f"n{node}:1",
         beacon_address=f"n{node}:2",
     )
-
-
-def without(info: ChainInfo, target: TargetId) -> ChainInfo:
-    """The record in which a member is out of service."""
-    members = tuple(
-        msgspec.structs.replace(m, state=TargetState.OFFLINE) if m.target == target else m
-        for m in info.members
-    )
-    return msgspec.structs.replace(info, version=ChainVersion(info.version + 1), members=members)

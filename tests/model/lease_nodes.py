@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from fs3.identity.datagram import NO_NONCE
-from fs3.ids import ChainId, Generation, NodeId, TargetId
+from fs3.ids import ChainId, ChainVersion, Generation, NodeId
 from fs3.member.beacon import Answer, Beacon, Grant, Pairs
 from fs3.member.pace import Pace
-from fs3.mgmtd.generations import plan_renewals
+from fs3.mgmtd.chain_watch import ChainWatch
 from fs3.mgmtd.lease import LeaseRecord
-from fs3.mgmtd.liveness import Hearing, Verdict
+from fs3.mgmtd.liveness import Hearing
 from fs3.mgmtd.store import Change, Loaded, TargetRecord, changed_routing
 from fs3.mgmtd.term import NodeReport, Term
-from fs3.routing import ChainInfo, LocalState, RoutingInfo
+from fs3.routing import ChainInfo, LocalState, Member, RoutingInfo, TargetState
 from fs3.wire.mgmtd import TargetReport
 
-from .lease_model import CHAINS, MGMTDS, LeaseWorld, Machine, Process, Register, node_info, target_of, without
+from .lease_model import CHAINS, MGMTDS, LeaseWorld, Machine, Process, Register, node_info, target_of
 
 TICK_S = 0.1
 ROUTING_S = 0.2
@@ -39,6 +39,9 @@ class NodeProcess(Process):
         for earlier in world.members:
             if earlier.number == self.number:
                 earlier.lost_store = True
+        self.copied: dict[ChainId, ChainVersion] = {}
+        """The version at which this node's target of a chain, SYNCING, and its source were of one mind."""
+        self.failed_disks: set[ChainId] = set()
         self.paces: dict[int, Pace] = {}
         self.nonces: dict[int, bytes] = {}
         world.members.append(self)
@@ -57,6 +60,54 @@ class NodeProcess(Process):
             if pace.is_due(now_s):
                 pace.sent(now_s)
                 self._send_ask(peer, pairs, now_s)
+        self._copy()
+
+    def own(self, chain: ChainId) -> Member | None:
+        """Its entry in the record that it knows; None: it is no member in this generation."""
+        records = self.leases.records([chain])
+        members = records[0].members if records else ()
+        return next((m for m in members if m.node == self.number and m.generation == self.generation), None)
+
+    def acknowledgements(self) -> dict[ChainId, ChainVersion]:
+        """What it may acknowledge now."""
+        now_s = self.now_s()
+        versions = {ChainId(c): self.leases.version_of(ChainId(c)) for c in range(1, len(CHAINS) + 1)}
+        return {c: v for c, v in versions.items() if v and self.leases.may_acknowledge(c, v, now_s)}
+
+    def _copy(self) -> None:
+        """As a source: tell the SYNCING one that it has everything, at the version that both must be at."""
+        for number in range(1, len(CHAINS) + 1):
+            chain = ChainId(number)
+            for info in self.leases.records([chain]):
+                syncing = next((m for m in info.members if m.state is TargetState.SYNCING), None)
+                if syncing is None or not info.serving or info.serving[-1] != self.own(chain):
+                    continue
+                receiver = newest(self.world, syncing.node)
+                if receiver is not None:
+                    self.world.send("rpc", self.number, receiver.number, _copying(receiver, info))
+
+    def on_copied(self, info: ChainInfo) -> None:
+        own = self.own(info.chain)
+        is_syncing = own is not None and own.state is TargetState.SYNCING
+        if is_syncing and self.leases.version_of(info.chain) == info.version:
+            self.copied[info.chain] = info.version
+
+    def reported(self, chain: ChainId) -> TargetReport:
+        """What it says of its target now."""
+        own, version = self.own(chain), self.leases.version_of(chain)
+        is_complete = own is not None and (
+            own.state is TargetState.SERVING
+            or (own.state is TargetState.SYNCING and self.copied.get(chain) == version)
+        )
+        state = LocalState.UPTODATE if is_complete else LocalState.ONLINE
+        return TargetReport(
+            target=target_of(chain, self.number),
+            state=LocalState.OFFLINE if chain in self.failed_disks else state,
+            store_id=b"store",
+            clean=True,
+            chain=chain,
+            chain_version=version if is_complete else ChainVersion(0),
+        )
 
     def _send_beacon(self, mgmtd: int, now_s: float) -> None:
         self.sequence += 1
@@ -66,6 +117,7 @@ class NodeProcess(Process):
         beacon = Beacon(
             routing_version=self.leases.routing_version,
             clock_ms=int(now_s * 1000),
+            acknowledged=tuple(self.acknowledgements().items()),
             no_lease_ms=int(max((since for _, since in lacking), default=0.0) * 1000),
         )
 
@@ -97,7 +149,9 @@ class NodeProcess(Process):
         self.world.send("udp", self.number, peer, deliver)
 
     def on_ask(self, asker: NodeProcess, sequence: int, pairs: Pairs) -> None:
-        answer = self.leases.answer(NodeId(asker.number), asker.generation, sequence, pairs, {}, self.now_s())
+        answer = self.leases.answer(
+            NodeId(asker.number), asker.generation, sequence, pairs, self.acknowledgements(), self.now_s()
+        )
         self.world.send(
             "udp", self.number, asker.number, lambda: asker.run(lambda: asker.on_answer(self, answer))
         )
@@ -123,11 +177,20 @@ class NodeProcess(Process):
                 self.world.send("rpc", self.number, mgmtd, self._reporting(target))
 
     def _reporting(self, target: MgmtdProcess) -> Callable[[], None]:
-        return lambda: target.run(lambda: target.on_report(self))
+        self.sequence += 1
+        sequence = self.sequence
+        targets = tuple(
+            self.reported(ChainId(c)) for c, nodes in enumerate(CHAINS, 1) if self.number in nodes
+        )
+        return lambda: target.run(lambda: target.on_report(self, sequence, targets))
 
     def on_routing(self, routing: RoutingInfo) -> None:
         if routing.version > self.leases.routing_version:
             self.leases.adopt(routing.chains, routing.version, self.now_s())
+
+
+def _copying(receiver: NodeProcess, info: ChainInfo) -> Callable[[], None]:
+    return lambda: receiver.run(lambda: receiver.on_copied(info))
 
 
 def newest(world: LeaseWorld, node: int) -> NodeProcess | None:
@@ -222,6 +285,7 @@ class MgmtdProcess(Process):
             }
             self.term = Term(record, Loaded(routing, targets), began_s, world.timing, self._nonce)
             self.term.grants = world.machines.grants(began_s, world.timing)
+            self.term.chains = ChainWatch(world.machines.decide)
             self._writing_since_s = None
             world.counts["takeovers"] += 1
 
@@ -259,23 +323,13 @@ class MgmtdProcess(Process):
         mgmtd = self.number
         self.world.send("udp", mgmtd, number, lambda: node.run(lambda: node.on_grant(mgmtd, grant)))
 
-    def on_report(self, node: NodeProcess) -> None:
-        term = self._acting_term()
-        if term is None or not term.liveness.register(
-            NodeId(node.number), node.generation, self.now_s(), heard=True
-        ):
+    def on_report(self, node: NodeProcess, sequence: int, targets: tuple[TargetReport, ...]) -> None:
+        term, number = self._acting_term(), NodeId(node.number)
+        if term is None or not term.liveness.register(number, node.generation, self.now_s(), heard=True):
             return
-        targets = tuple(
-            TargetReport(
-                target=target_of(ChainId(c), node.number),
-                state=LocalState.UPTODATE,
-                store_id=b"store",
-                clean=True,
-            )
-            for c, nodes in enumerate(CHAINS, 1)
-            if node.number in nodes
-        )
-        term.reports[NodeId(node.number)] = NodeReport(node.generation, 1, "", (), targets)
+        before = term.reports.get(number)
+        if before is None or (before.generation, before.sequence) < (node.generation, sequence):
+            term.reports[number] = NodeReport(node.generation, sequence, "", (), targets)
         if term.routing.nodes[NodeId(node.number)].generation < node.generation:
             info = node_info(node.number, node.generation)
             self._write(lambda at: Change(nodes=(info,)))
@@ -291,32 +345,13 @@ class MgmtdProcess(Process):
         now_s = self.now_s()
         for node, known in term.routing.nodes.items():
             term.verdicts[node] = term.verdict(known, now_s)
-        plan = plan_renewals(term.routing.chains.values(), term.present, term.grants, now_s)
-        if plan.chains:
-            chains = tuple(plan.chains)
-            self._write(lambda at: Change(chains=chains), "renewed")
-            return
-        for chain, target in self._leaving(term):
-            before = term.routing.chains[chain]
-            member = next(m for m in before.members if m.target == target)
-            term.grants.stop_covering(member.node, member.generation, chain)
-            if now_s >= term.grants.until_s(member.node, member.generation, chain):
-                record = without(before, target)
-                self._write(lambda at, record=record: Change(chains=(record,)), "removed")  # type: ignore[misc]
-                return
+        term.chains.unwanted = set(self.world.removals.values())
+        plan = term.chains.plan(term, now_s)
+        if plan.changed:
+            rules = [rule.value for rule, _ in plan.changed]
+            self._write(lambda at: at.chains.change(at, plan, len(CHAINS)), rules)
 
-    def _leaving(self, term: Term) -> list[tuple[ChainId, TargetId]]:
-        """Planned removals, and members of dead nodes; never the last serving one."""
-        found = []
-        for chain, record in term.routing.chains.items():
-            planned = self.world.removals.get(chain)
-            for member in record.serving if len(record.serving) > 1 else ():
-                is_dead = term.verdicts.get(member.node) is Verdict.DEAD and self.world.drops_dead
-                if member.target == planned or is_dead:
-                    found.append((chain, member.target))
-        return found
-
-    def _write(self, plan: Callable[[Term], Change], what: str = "") -> None:
+    def _write(self, plan: Callable[[Term], Change], rules: list[str] | None = None) -> None:
         """One change at a time, under the lease record."""
         term, now_s = self.term, self.now_s()
         if term is None or (
@@ -336,8 +371,8 @@ class MgmtdProcess(Process):
                 return False
             assert register.routing.version == routing.version - 1, (register.routing.version, routing)
             world.persisted(routing)
-            if what:
-                world.counts[what] += 1
+            for rule in rules or ():
+                world.counts[rule] += 1
             return True
 
         def done(applied: bool) -> None:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+
+import msgspec
 
 from fs3.ids import ChainId, ChainVersion, Generation, NodeId
 from fs3.member.beacon import Answer, Pairs, SentLog
 from fs3.member.lease import NodeLeases, Replica, _PrimaryLease
 from fs3.member.timing import Timing
+from fs3.mgmtd.chain_machine import Rule, Situation, Step, next_step
 from fs3.mgmtd.grants import PrimaryGrants
 from fs3.mgmtd.lease import LeaseRecord, PrimaryLease
-from fs3.routing import ChainInfo
+from fs3.routing import ChainInfo, TargetState
 
 from .lease_model import CHAINS, MGMTDS, NODES, LeaseWorld, Machines, target_of
 from .lease_nodes import MgmtdProcess, NodeProcess, newest
@@ -56,7 +60,6 @@ class Trouble:
         weather.loss = rng.choice((0.0, 0.02, 0.2))
         weather.late = 0.3 if focus == "late" else rng.choice((0.0, 0.01, 0.1))
         weather.store_late = rng.choice((0.0, 0.05, 0.3))
-        world.drops_dead = rng.random() < 0.5
         faults: dict[str, Callable[[], None]] = {
             "restart": self.restart,
             "outlived": self.outlived,
@@ -68,6 +71,8 @@ class Trouble:
             "evidence": self.evidence,
             "removal": self.remove,
             "store": self.cut_store,
+            "disk": self.fail_disk,
+            "chain": self.lose_chain,
         }
         on = [name for name in faults if rng.random() < 0.6]
         self._faults = [faults[name] for name in on] or [self.restart]
@@ -79,6 +84,8 @@ class Trouble:
             "waits": self.isolated_removal,
             "reset": self.reset_and_outlived,
             "store": self.late_answer,
+            "join": self.join_in_trouble,
+            "lost": self.lose_chain,
         }.get(focus)
         if focus == "store":
             weather.store_late = 0.0
@@ -182,12 +189,46 @@ class Trouble:
         chain = self.world.rng.randrange(len(CHAINS))
         node = self.world.rng.choice(CHAINS[chain])
         self.world.removals[ChainId(chain + 1)] = target_of(ChainId(chain + 1), node)
+        self.world.after(7.0, partial(self._give_back, ChainId(chain + 1)))
+
+    def _give_back(self, chain: ChainId) -> None:
+        self.world.removals.pop(chain, None)
+
+    def fail_disk(self, chain: ChainId | None = None, number: int = 0) -> None:
+        """A target is of no use until its node restarts."""
+        chain = chain or ChainId(self.world.rng.randint(1, len(CHAINS)))
+        process = newest(self.world, number or self.world.rng.choice(CHAINS[chain - 1]))
+        if process is not None:
+            process.failed_disks.add(chain)
 
     def _cut(self, planes: tuple[str, ...], source: int, target: int, length_s: float) -> None:
         for plane in planes:
             self.world.weather.cuts[plane, source, target] = self.world.now_s + length_s
 
     # --- faults that come together ---
+
+    def lose_chain(self) -> None:
+        """All members of a chain are heard and of no use; then they restart, in some order."""
+        chain = ChainId(self.world.rng.randint(1, len(CHAINS)))
+        for number in CHAINS[chain - 1]:
+            self.fail_disk(chain, number)
+            self.world.after(self.world.rng.uniform(3.0, 9.0), partial(self.restart, number))
+
+    def join_in_trouble(self) -> None:
+        """A member comes back; the others are restarted, or do not hear of new records, while it joins."""
+        rng = self.world.rng
+        nodes = rng.choice(CHAINS)
+        number = rng.choice(nodes)
+        self.restart(number, after_s=rng.uniform(2.2, 4.0))
+        other = rng.choice([n for n in nodes if n != number])
+        for _ in range(3):
+            self.world.after(rng.uniform(3.0, 8.0), partial(self._deaf, other))
+        if rng.random() < 0.5:
+            self.world.after(rng.uniform(4.0, 7.0), partial(self.restart, other))
+
+    def _deaf(self, number: int) -> None:
+        for peer in (*NODES, *MGMTDS):
+            self._cut(("rpc", "udp") if peer in NODES else ("rpc",), peer, number, 0.8)
 
     def late_answer(self) -> None:
         """The primary's renewal is seen by others long before it hears of its success; it is the last one."""
@@ -200,7 +241,6 @@ class Trouble:
         still runs.
         """
         world = self.world
-        world.drops_dead = True
         lasting, dying = CHAINS[2] if world.rng.random() < 0.5 else CHAINS[2][::-1]
         for mgmtd in MGMTDS:
             for number, length_s in ((lasting, 12.0), (dying, 6.0)):
@@ -239,7 +279,6 @@ class Trouble:
         self.remove()
         chain, target = self.world.rng.choice(sorted(self.world.removals.items()))
         number = target >> 16
-        self.world.drops_dead = True
         for mgmtd in MGMTDS:
             self._cut(("udp", "rpc"), mgmtd, number, 9.0)
         self.world.after(self.world.rng.uniform(0.5, 6.0), lambda: self._unheard(chain, number))
@@ -250,7 +289,6 @@ class Trouble:
 
     def reset_and_outlived(self) -> None:
         """A forged reset, and the node is cut from its peers: it lives by the primary's lease alone."""
-        self.world.drops_dead = True
         number = self.node()
         for peer in NODES:
             self._cut(("udp",), peer, number, 4.0)
@@ -378,6 +416,44 @@ class NoMargin(PrimaryLease):
         return self._seen_since_s is not None and now_s - self._seen_since_s >= 1.0
 
 
+def adds_and_removes(at: Situation) -> Step:
+    """A member that has everything joins in the version that another one leaves in."""
+    step = next_step(at)
+    syncing = next((m for m in at.info.members if m.state is TargetState.SYNCING), None)
+    if step.rule is Rule.LEAVE and step.record is not None and syncing is not None and at.is_well(syncing):
+        members = [
+            msgspec.structs.replace(m, state=TargetState.SERVING, joining=True)
+            if m.target == syncing.target
+            else m
+            for m in step.record.members
+        ]
+        step.record = msgspec.structs.replace(step.record, members=tuple(members))
+    return step
+
+
+def in_force_at_once(at: Situation) -> Step:
+    """A joiner is in force before the others have acknowledged it."""
+    everybody = {t: replace(k, acknowledged=at.info.version) for t, k in at.known.items()}
+    return next_step(replace(at, known=everybody))
+
+
+def resumes_at_once(at: Situation) -> Step:
+    """A candidate resumes before it has adopted the record that makes it one, and is not waited for."""
+    if at.info.serving:
+        return next_step(at)
+    everybody = {t: replace(k, acknowledged=at.info.version) for t, k in at.known.items()}
+    return next_step(replace(at, known=everybody, resumable_since_s=-math.inf))
+
+
+def any_uptodate(at: Situation) -> Step:
+    """That a member had everything at some version counts at the next one too."""
+    everybody = {
+        t: replace(k, uptodate_at=at.info.version if k.uptodate_at else k.uptodate_at)
+        for t, k in at.known.items()
+    }
+    return next_step(replace(at, known=everybody))
+
+
 MUTANTS: dict[str, tuple[Machines, str]] = {
     "counted from receipt": (Machines(leases=CountedFromReceipt), "late"),
     "counted from the last sent": (Machines(leases=CountedFromLastSent), "late"),
@@ -387,8 +463,12 @@ MUTANTS: dict[str, tuple[Machines, str]] = {
     "grants at older versions": (Machines(leases=GrantsAtOlderVersion), "waits"),
     "new primary acts at once": (Machines(grants=NoTakeoverWait), "takeover"),
     "reset is death": (Machines(grants=LeavesAtOnce), "reset"),
+    "a version adds and removes": (Machines(decide=adds_and_removes), "join"),
+    "joiner in force before acknowledgements": (Machines(decide=in_force_at_once), "join"),
+    "resumes without waiting": (Machines(decide=resumes_at_once), "lost"),
+    "uptodate of another version": (Machines(decide=any_uptodate), "join"),
     "primary counts from success": (Machines(primary=CountedFromSuccess), "store"),
     "standby does not wait": (Machines(primary=NoMargin), "store"),
 }
 """Name -> (machines with one mistake, the faults that find it)."""
-FOCI = ("", "late", "start", "takeover", "routing", "waits", "reset", "store")
+FOCI = ("", "late", "start", "takeover", "routing", "waits", "reset", "store", "join", "lost")

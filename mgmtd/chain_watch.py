@@ -1,0 +1,193 @@
+"""The primary's eye on all chains: what ``chain_machine`` has to know of each, and what came of it. PURE.
+
+One for each term. It gathers what is known of every member (verdicts, reports, acknowledgements, grants),
+asks for each chain's next record, and keeps what the next pass needs: since when candidates wait, who has
+acknowledged that it alone serves, and which members the primary's grants leave out. All of it is made anew
+by the next primary, to whom only records count.
+
+Source: design 2.2, 2.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fs3.ids import ChainId, ChainVersion, Generation, NodeId, TargetId
+from fs3.routing import ChainInfo, LocalState, Member, TargetState
+from fs3.wire.mgmtd import TargetReport
+
+from .chain_machine import Known, Rule, Situation, Step, next_step
+from .liveness import Verdict
+from .store import Change, TargetRecord
+
+if TYPE_CHECKING:
+    from .term import Term
+
+Run = tuple[NodeId, Generation]
+
+
+@dataclass(slots=True)
+class ChainPlan:
+    """What one pass found."""
+
+    steps: dict[ChainId, Step] = field(default_factory=dict)
+    """Of chains that are not as they should be."""
+    again_s: float | None = None
+    """When time alone changes something."""
+
+    @property
+    def changed(self) -> list[tuple[Rule, ChainInfo]]:
+        """The records to write, and why."""
+        return [
+            (s.rule, s.record) for s in self.steps.values() if s.record is not None and s.rule is not None
+        ]
+
+    @property
+    def held(self) -> dict[TargetId, str]:
+        """Members that are not as they should be, and why it stays so for now."""
+        return {target: why for step in self.steps.values() for target, why in step.held.items()}
+
+
+class ChainWatch:
+    """What one term has to remember of chains beyond their records. ``decide``: ``next_step``."""
+
+    def __init__(self, decide: Callable[[Situation], Step] = next_step) -> None:
+        self._decide = decide
+        self.unwanted: set[TargetId] = set()
+        """Targets that an operator wants out of their chains."""
+        self.repairs: dict[ChainId, TargetId] = {}
+        """Who is to serve, whatever is lost by it; until it does."""
+        self.held: dict[TargetId, str] = {}
+        """As of the last pass."""
+        self._resumable: dict[ChainId, tuple[ChainVersion, float]] = {}
+        self._alone: dict[ChainId, tuple[TargetId, Generation]] = {}
+        self._uncovered: dict[ChainId, tuple[Run, ...]] = {}
+
+    def plan(self, term: Term, now_s: float) -> ChainPlan:
+        """All chains. Grants stop covering members that are to leave, at once."""
+        plan = ChainPlan()
+        reports = _current_reports(term)
+        well = {n for n, v in term.verdicts.items() if v is Verdict.ALIVE}
+        for chain, info in term.routing.chains.items():
+            if chain not in self.repairs and self._is_whole(term, info, reports, well):
+                if chain in self._uncovered:
+                    self._cover_but(term, chain, ())
+                continue
+            step = plan.steps[chain] = self._step(term, info, reports, now_s)
+            if step.again_s is not None:
+                plan.again_s = step.again_s if plan.again_s is None else min(plan.again_s, step.again_s)
+        self.held = plan.held
+        return plan
+
+    def change(self, term: Term, plan: ChainPlan, at_once_max: int) -> Change:
+        """What is to be persisted of a plan."""
+        steps = [s for s in plan.steps.values() if s.record is not None][:at_once_max]
+        records = tuple(s.record for s in steps if s.record is not None)
+        return Change(chains=records, targets=tuple(self._new_stores(term, steps)))
+
+    def _is_whole(
+        self, term: Term, info: ChainInfo, reports: dict[TargetId, TargetReport], well: set[NodeId]
+    ) -> bool:
+        """Nothing is to be done: every member serves, is heard, and has what it had."""
+        for member in info.members:
+            report, record = reports.get(member.target), term.targets.get(member.target)
+            if member.state is not TargetState.SERVING or member.joining or member.node not in well:
+                return False
+            if report is None or record is None or member.target in self.unwanted:
+                return False
+            if term.routing.nodes[member.node].generation != member.generation:
+                return False
+            if not report.clean or report.state is LocalState.OFFLINE or report.store_id != record.store_id:
+                return False
+        return True
+
+    def _step(self, term: Term, info: ChainInfo, reports: dict[TargetId, TargetReport], now_s: float) -> Step:
+        chain = info.chain
+        known = {m.target: self._known(term, info, m, reports) for m in info.members}
+        self._note_alone(info, known)
+        version, since_s = self._resumable.get(chain, (None, None))
+        step = self._decide(
+            Situation(
+                info=info,
+                known=known,
+                now_s=now_s,
+                resumable_since_s=since_s if version == info.version else None,
+                repair=self.repairs.get(chain),
+            )
+        )
+        self._resumable.pop(chain, None)
+        if step.resumable_since_s is not None:
+            self._resumable[chain] = info.version, step.resumable_since_s
+        self._cover_but(term, chain, tuple((m.node, m.generation) for m in step.uncovered))
+        return step
+
+    def _known(
+        self, term: Term, info: ChainInfo, member: Member, reports: dict[TargetId, TargetReport]
+    ) -> Known:
+        node, life = term.routing.nodes.get(member.node), term.liveness.lives.get(member.node)
+        unwanted = member.target in self.unwanted
+        if node is None or life is None:
+            return Known(unwanted=unwanted)
+        report, record = reports.get(member.target), term.targets.get(member.target)
+        is_reported = (of_node := term.reports.get(member.node)) is not None and (
+            of_node.generation == node.generation
+        )
+        says = report is not None and report.chain in (0, info.chain)
+        is_uptodate = says and report is not None and report.state is LocalState.UPTODATE
+        absent = LocalState.OFFLINE if is_reported else None
+        acknowledged = life.acknowledged if life.generation == node.generation else {}
+        return Known(
+            generation=node.generation,
+            verdict=term.verdicts.get(member.node, Verdict.SILENT),
+            local=report.state if report is not None else absent,
+            uptodate_at=report.chain_version if is_uptodate and report is not None else ChainVersion(0),
+            acknowledged=acknowledged.get(info.chain, ChainVersion(0)),
+            same_store=report is None or (record is not None and report.store_id == record.store_id),
+            clean=report is None or report.clean,
+            over_s=term.grants.until_s(member.node, member.generation, info.chain),
+            alone_acknowledged=self._alone.get(info.chain) == (member.target, member.generation),
+            unwanted=unwanted,
+        )
+
+    def _note_alone(self, info: ChainInfo, known: dict[TargetId, Known]) -> None:
+        """Who acknowledged that it alone serves; void once another one is in force."""
+        in_force = [m for m in info.serving if not m.joining]
+        if len(in_force) != 1:
+            self._alone.pop(info.chain, None)
+        elif len(info.serving) == 1 and known[in_force[0].target].acknowledged == info.version:
+            self._alone[info.chain] = in_force[0].target, in_force[0].generation
+
+    def _cover_but(self, term: Term, chain: ChainId, runs: tuple[Run, ...]) -> None:
+        for run in self._uncovered.pop(chain, ()):
+            if run not in runs:
+                term.grants.cover(*run, chain)
+        for run in runs:
+            term.grants.stop_covering(*run, chain)
+        if runs:
+            self._uncovered[chain] = runs
+
+    def _new_stores(self, term: Term, steps: list[Step]) -> list[TargetRecord]:
+        reports = _current_reports(term)
+        found = []
+        for target in (t for step in steps for t in step.new_stores):
+            record, report = term.targets.get(target), reports.get(target)
+            assert report is not None, target
+            if record is None:
+                record = TargetRecord(target=target, store_id=report.store_id)
+            found.append(msgspec.structs.replace(record, store_id=report.store_id))
+        return found
+
+
+def _current_reports(term: Term) -> dict[TargetId, TargetReport]:
+    """Reports of the generation that is in the store: only that would a new primary insist on."""
+    nodes = term.routing.nodes
+    return {
+        target.target: target
+        for node, report in term.reports.items()
+        if node in nodes and nodes[node].generation == report.generation
+        for target in report.targets
+    }
