@@ -9,6 +9,7 @@ from fs3.wire.storage import (
     CUT,
     DROP_EXPIRED,
     END_SESSION,
+    LIST_CHUNKS,
     PRESENT,
     QUERY_LENGTH,
     QUERY_VERSION,
@@ -28,6 +29,7 @@ from .node import StorageNode
 from .ops.cut import cut
 from .ops.decrees import end_session, raise_epoch
 from .ops.drop_expired import drop_expired
+from .ops.list_chunks import list_chunks
 from .ops.present import present
 from .ops.query_length import query_length
 from .ops.query_version import query_version
@@ -61,3 +63,4 @@ def add_routes(routes: Routes, node: StorageNode) -> None:
     routes.add(RESYNC_PAGE, partial(resync_page, node))
     routes.add(RESYNC_PUT, partial(resync_put, node))
     routes.add(RESYNC_DONE, partial(resync_done, node))
+    routes.add(LIST_CHUNKS, partial(list_chunks, node))

@@ -4,7 +4,7 @@ From clients (a user's connection; every request names a capability that was pre
 From meta services (a node's connection; no capability): RAISE_EPOCH, CUT, QUERY_LENGTH, END_SESSION.
 From the predecessor in the chain: UPDATE, DROP_EXPIRED, the RESYNC methods, and the hops of RAISE_EPOCH and
 END_SESSION.
-From any member: QUERY_VERSION.
+From any member: QUERY_VERSION. From whoever checks the cluster, with its key: LIST_CHUNKS.
 
 Every request about a chain carries the sender's chain version and is answered StaleRouting unless it
 equals the receiver's, checked on arrival and again under the chunk lock (design 4.3).
@@ -25,6 +25,7 @@ from .chunk import CHUNK_BYTES_MAX, Identity, Update, UpdateKind, UpdateResult
 READ_ITEMS_MAX = 1024
 EXPIRED_MAX = 1024
 """Records that one DROP_EXPIRED names: far less than a message holds."""
+LIST_CHUNKS_MAX = 1024
 RESYNC_RECORDS_MAX = 512
 """Records, and chunks, that one message of a resync names."""
 
@@ -384,6 +385,46 @@ class ResyncDoneResponse(msgspec.Struct, frozen=True, array_like=True):
     pass
 
 
+class ListChunksRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A page of what one replica has, for whoever checks the cluster (``fs3 fsck``). To any member that has
+    everything; changes nothing but what ``mend`` says."""
+
+    chain: ChainId
+    chain_version: ChainVersion
+    target: TargetId
+    behind: ChunkId | None = None
+    """Chunks greater than this one; None: from the first."""
+    limit: int = 512
+    """1 … LIST_CHUNKS_MAX records."""
+    verify: bool = False
+    """Read the bytes of every chunk of the page and compare them with their sums."""
+    mend: bool = False
+    """Begin the node's own repair of each chunk whose bytes were found wrong."""
+
+
+class ListedChunk(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What one replica knows of one chunk."""
+
+    chunk: ChunkId
+    identity: Identity | None = None
+    """Of the committed version; None: there is none."""
+    length_bytes: int = 0
+    content_sum: int = 0
+    """As in ``UpdateResponse``."""
+    removed: bool = False
+    """A tombstone."""
+    pending: Identity | None = None
+    bad_block_count: int = 0
+    """``verify``: 64 KiB blocks whose bytes are not what their sums say."""
+
+
+class ListChunksResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    records: tuple[ListedChunk, ...]
+    """In order."""
+    more: bool
+    """There may be chunks behind the last one."""
+
+
 PRESENT = Method("present", 100, PresentRequest, PresentResponse)
 READ = Method("read", 101, ReadRequest, ReadResponse, streams=True)
 WRITE = Method("write", 102, WriteRequest, WriteResponse, payload_bytes_max=CHUNK_BYTES_MAX)
@@ -400,6 +441,7 @@ RESYNC_RECORDS = Method("resync_records", 112, ResyncRecordsRequest, ResyncRecor
 RESYNC_PAGE = Method("resync_page", 113, ResyncPageRequest, ResyncPageResponse)
 RESYNC_PUT = Method("resync_put", 114, ResyncPutRequest, ResyncPutResponse, payload_bytes_max=CHUNK_BYTES_MAX)
 RESYNC_DONE = Method("resync_done", 115, ResyncDoneRequest, ResyncDoneResponse)
+LIST_CHUNKS = Method("list_chunks", 116, ListChunksRequest, ListChunksResponse)
 
 STORAGE = Service(
     "storage",
@@ -420,5 +462,6 @@ STORAGE = Service(
         RESYNC_PAGE,
         RESYNC_PUT,
         RESYNC_DONE,
+        LIST_CHUNKS,
     ),
 )

@@ -52,7 +52,7 @@ WHO_MAY: dict[str, str] = {
     "present": SESSION, "read": SESSION, "write": SESSION, "update": NODE, "query_version": NODE,
     "raise_epoch": NODE, "cut": NODE, "query_length": NODE, "end_session": NODE, "space": NODE,
     "drop_expired": NODE, "resync_begin": NODE, "resync_records": NODE, "resync_page": NODE,
-    "resync_put": NODE, "resync_done": NODE,
+    "resync_put": NODE, "resync_done": NODE, "list_chunks": NODE,
     # meta
     "open_session": USER, "renew_session": SESSION, "close_session": SESSION, "stat": USER, "list": USER,
     "statfs": USER, "open": SESSION, "create": SESSION, "close": SESSION, "sync": SESSION,
