@@ -48,6 +48,9 @@ COMMANDS: dict[str, dict[str, Row]] = {
         "meta": Row("fs3.deploy.daemons:meta", "Serve names and attributes."),
         "storage": Row("fs3.deploy.daemons:storage", "Serve chunks from the disks of one machine."),
     },
+    "Care of a cluster": {
+        "fsck": Row("fs3.deploy.fsck.command:fsck", "Check a cluster while it works, and repair it."),
+    },
     "Information": {
         "metrics": Row("fs3.deploy.metrics_command:metrics", "List every metric that the daemons export."),
     },

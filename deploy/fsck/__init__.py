@@ -1,0 +1,1 @@
+"""``fs3 fsck``: the command, and what it is made of."""
