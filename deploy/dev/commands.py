@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import ParamSpec
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from fs3.errors import Fs3Error
+from fs3.ids import node_of_target
+from fs3.wire.mgmtd import MemberStatus
 
 from .client_file import NAME
 from .cluster import Cluster, ClusterError
@@ -27,6 +30,7 @@ P = ParamSpec("P")
 DEFAULT_SHAPE = ClusterShape()
 STATUS_TIMEOUT_S = 2.0
 FOLLOW_POLL_S = 0.2
+MEMBERS_SHOWN = 20
 
 DIRECTORY = click.option(
     "--dir",
@@ -110,6 +114,7 @@ def status(as_json: bool, directory: Path) -> None:
     cluster = Cluster(directory)
     rows = cluster.status()
     chains: dict[str, int] | None = None
+    members: tuple[MemberStatus, ...] = ()
     try:
         seen = fetch_status(cluster.key(), cluster.plan(), STATUS_TIMEOUT_S)
         chains = {
@@ -117,6 +122,7 @@ def status(as_json: bool, directory: Path) -> None:
             "degraded": seen.degraded_chain_count,
             "unavailable": seen.unavailable_chain_count,
         }
+        members = seen.members
     except Fs3Error as error:
         say(f"mgmtd cannot be asked: {error}")
     well = all(r.state == "healthy" for r in rows) and chains is not None and not chains["unavailable"]
@@ -125,7 +131,9 @@ def status(as_json: bool, directory: Path) -> None:
             {"name": r.name, "state": r.state, "pid": r.pid, "port": r.port, "http_port": r.http_port}
             for r in rows
         ]
-        click.echo(json.dumps({"ok": well, "processes": processes, "chains": chains}, indent=2))
+        out = [msgspec.structs.asdict(m) for m in members]
+        found = {"ok": well, "processes": processes, "chains": chains, "members": out}
+        click.echo(json.dumps(found, indent=2))
     else:
         table = Table("process", "state", "pid", "port", "metrics and health")
         for r in rows:
@@ -134,10 +142,24 @@ def status(as_json: bool, directory: Path) -> None:
         Console().print(table)
         if chains is not None:
             click.echo(
-                f"chains: {chains['serving']} serving, {chains['degraded']} degraded (readable, writes wait "
-                f"for a member), {chains['unavailable']} unavailable"
+                f"chains: {chains['serving']} serving, {chains['degraded']} degraded (some members do not "
+                f"serve), {chains['unavailable']} unavailable"
             )
+        _show_members(members)
     sys.exit(0 if well else 1)
+
+
+def _show_members(members: tuple[MemberStatus, ...]) -> None:
+    """Those that do not simply serve, and what they wait for."""
+    if not members:
+        return
+    table = Table("chain", "version", "node", "target", "state", "why")
+    for m in members[:MEMBERS_SHOWN]:
+        node = str(node_of_target(m.target))
+        table.add_row(str(m.chain), str(m.version), node, f"{m.target:x}", m.state, m.why)
+    Console().print(table)
+    if len(members) > MEMBERS_SHOWN:
+        say(f"and {len(members) - MEMBERS_SHOWN} more (--json has them)")
 
 
 @dev.command()

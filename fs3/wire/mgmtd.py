@@ -95,6 +95,10 @@ class CreateChainTableResponse(msgspec.Struct, frozen=True, array_like=True, kw_
     chain_count: int
 
 
+MEMBERS_MAX = 256
+"""Members that a status names."""
+
+
 class StatusRequest(msgspec.Struct, frozen=True, array_like=True):
     """The cluster as the primary sees it."""
 
@@ -113,6 +117,18 @@ class NodeStatus(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     version: str = ""
 
 
+class MemberStatus(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A member of a chain that does not simply serve."""
+
+    chain: ChainId
+    version: ChainVersion
+    target: TargetId
+    state: str
+    """Public state in small letters; "joining": named serving, not in force yet."""
+    why: str
+    """What it waits for; empty: a step is under way."""
+
+
 class StatusResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     is_primary: bool
     primary_address: str
@@ -121,8 +137,12 @@ class StatusResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     nodes: tuple[NodeStatus, ...] = ()
     serving_chain_count: int = 0
     degraded_chain_count: int = 0
-    """A member's node is not alive in the generation of the record: readable, writes wait."""
+    """Somebody serves, but not every member does, or one that should is not well."""
     unavailable_chain_count: int = 0
+    members: tuple[MemberStatus, ...] = ()
+    """Those that do not simply serve; at most ``MEMBERS_MAX``."""
+    member_count: int = 0
+    """How many there are of them."""
 
 
 class IssueTokenRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

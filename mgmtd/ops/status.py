@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fs3.errors import Unavailable
+from fs3.routing import Member, TargetState
 from fs3.rpc.service import Call
-from fs3.wire.mgmtd import NodeStatus, StatusRequest, StatusResponse
+from fs3.wire.mgmtd import MEMBERS_MAX, MemberStatus, NodeStatus, StatusRequest, StatusResponse
 
 from ..services import Services
 from ..term import Term
@@ -27,6 +28,7 @@ def status(services: Services, call: Call, request: StatusRequest) -> StatusResp
         cluster_time_ms = term.clock.now_ms(now_s)
     except Unavailable:
         cluster_time_ms = 0
+    members = _members(term)
     return StatusResponse(
         is_primary=True,
         primary_address=services.lease.address,
@@ -36,7 +38,32 @@ def status(services: Services, call: Call, request: StatusRequest) -> StatusResp
         serving_chain_count=standings.count("serving"),
         degraded_chain_count=standings.count("degraded"),
         unavailable_chain_count=standings.count("unavailable"),
+        members=tuple(members[:MEMBERS_MAX]),
+        member_count=len(members),
     )
+
+
+def _members(term: Term) -> list[MemberStatus]:
+    """Members that do not simply serve, and what they wait for."""
+    found = []
+    for info in term.routing.chains.values():
+        for member in info.members:
+            why = term.chains.held.get(member.target, "")
+            if member.state is not TargetState.SERVING or member.joining or why:
+                found.append(
+                    MemberStatus(
+                        chain=info.chain,
+                        version=info.version,
+                        target=member.target,
+                        state=_state(member),
+                        why=why,
+                    )
+                )
+    return found
+
+
+def _state(member: Member) -> str:
+    return "joining" if member.joining else member.state.name.lower()
 
 
 def _nodes(term: Term, now_s: float) -> tuple[NodeStatus, ...]:

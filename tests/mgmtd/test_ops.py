@@ -131,5 +131,9 @@ def test_status_tells_who_lives() -> None:
         assert states[world.nodes[11].number] == "alive"
         assert [n for n, state in states.items() if state == "dead"] == [12]
         assert status.degraded_chain_count > 0 and status.unavailable_chain_count == 0
+        assert status.member_count == len(status.members) > 0
+        assert {(m.target >> 16, m.state, m.why) for m in status.members} == {
+            (12, "offline", "its node is dead")
+        }
 
     run_world(scenario)
