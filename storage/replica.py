@@ -7,7 +7,8 @@ Invariants (design 4.3):
 - The head gives a number only when nothing is pending, under the chunk's queue (its lock), after it has
   compared the chain version again and the file's epoch.
 - Stage durably, then forward. Commit when the successor names the same identity with the same content;
-  the last writable member commits when it has staged, under a lease. A commit that is learnt needs none.
+  the last writable member commits when it has staged: a serving one under a lease, a SYNCING one, to which
+  nobody grants any, without. A commit that is learnt needs none.
 - Whoever holds a pending version sends it again on every adoption and every ``RESEND_S``.
 - A member that becomes the last serving one settles each pending version that it brought along before it
   serves the chunk or answers a query about it (``inherited``).
@@ -356,7 +357,8 @@ class Replica:
         if pending.is_committed_before:
             return self._commit(work, pending, now_s)
         if successor is None:
-            return self._commit(work, pending, now_s) if self.gate.lease_valid(standing.version) else []
+            may_commit = self.gate.is_syncing or self.gate.lease_valid(standing.version)
+            return self._commit(work, pending, now_s) if may_commit else []
         if pending.token or now_s < pending.next_s:
             return []
         update, version = pending.update, pending.version

@@ -166,6 +166,15 @@ def test_the_last_member_commits_under_a_lease_only() -> None:
     assert kinds(tail.tick()) == [fx.Commit, fx.Answer]
 
 
+def test_a_syncing_last_member_commits_without_a_lease() -> None:
+    last = Lone(3, chain(1, SERVING, SERVING, SYNCING))
+    last.store.drop_pendings()
+    last.replica.on_pendings_dropped()
+    last.has_lease = False  # leases are for members that serve
+    replace = last.update(b"whole", identity(7), kind=UpdateKind.REPLACE)
+    assert kinds(last.stage(replace)) == [fx.Commit, fx.Answer]
+
+
 def test_a_commit_that_is_learnt_needs_no_lease() -> None:
     head = Lone(1, THREE)
     staged = head.stage(head.write(b"a"))
