@@ -293,9 +293,10 @@ class Check:
             if not first or clock.boot_s() - began_s >= patience_s:
                 break
             await asyncio.sleep(min(INTENT_POLL_S, max(0.01, began_s + patience_s - clock.boot_s())))
+        wrong = {finding.key: None for finding in self.state.findings}
         for key in sorted(first):
             inode = inode_in(key)
-            if inode is None:
+            if inode is None or key in wrong:
                 continue
             seen = await self._made_of.walk.window(inode, inode)
             if seen.opened or inode not in seen.window.inodes:
