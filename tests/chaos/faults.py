@@ -34,6 +34,8 @@ class Faults:
     recovery_s: list[float] = field(default_factory=list)
     """From the moment that everything runs again until every chain serves."""
     struck_s: list[float] = field(default_factory=list)
+    commands: threading.Lock = field(default_factory=threading.Lock)
+    """One ``fs3 dev`` command at a time, as the cluster's own lock wants it."""
 
     def run(self, count: int, say: Callable[[str], None]) -> None:
         """``count`` faults; afterwards everything runs and serves."""
@@ -81,13 +83,8 @@ class Faults:
             os.kill(pid, signal.SIGCONT)
 
     def _restart(self, name: str) -> None:
-        for left in range(5, -1, -1):
-            try:
-                self.cluster.restart(name, lambda _: None)
-                return
-            except ClusterError:
-                if not left:
-                    raise
+        with self.commands:
+            self.cluster.restart(name, lambda _: None)
 
     def _all_at_once(self) -> None:
         self.counts["everything killed"] += 1
