@@ -268,15 +268,22 @@ def _leave(at: Situation, step: Step) -> bool:
         if not _wait_for_grants(at, step, going, LEASES_LAST):
             _lose(at, step)
         return True
-    if not any(at.of(m).heard for m in staying):
-        step.held.update((m.target, "it would be left alone, and is not heard") for m in staying)
-        return True
+    if not any(_may_stay_alone(at, m) for m in staying):
+        why = "it would be left alone, and is not heard, or has not said what it has"
+        step.held.update((m.target, why) for m in staying)
+        return False
     gone = {m.target: OFFLINE for m in going if at.now_s >= at.of(m).over_s}
     if not gone:
         _wait_for_grants(at, step, going, LEASES_LAST)
         return False
     _put(at, step, Rule.LEAVE, gone)
     return True
+
+
+def _may_stay_alone(at: Situation, member: Member) -> bool:
+    """It is heard and has everything: nobody else is needed. One that restarted has to say so first."""
+    known = at.of(member)
+    return known.heard and not member.joining and (at.is_present(member) or known.objection() is None)
 
 
 def _reason_to_leave(at: Situation, member: Member) -> str | None:

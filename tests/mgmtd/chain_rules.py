@@ -79,7 +79,8 @@ def _check_serving(at: Situation, step: Step) -> None:
     if gone and new:
         in_force = [m for m in after.serving if not m.joining]
         assert in_force, "only a joiner is left"
-        assert any(at.of(m).heard for m in after.serving)
+        staying = [m for m in in_force if at.of(m).heard]
+        assert any(at.is_present(m) or at.of(m).objection() is None for m in staying), "nobody stays for sure"
     if old and not new:
         assert step.rule is Rule.LOST
         assert list(after.candidates) == [m.target for m in before.serving if not m.joining]

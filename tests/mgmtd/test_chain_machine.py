@@ -164,6 +164,18 @@ def test_only_the_joiner_would_be_left() -> None:
     assert _decided(*members, what={1: alone, 2: known()}).rule is Rule.IN_FORCE
 
 
+def test_nobody_leaves_before_one_that_restarted_has_said_what_it_has() -> None:
+    members = _member(1, SERVING), _member(2, SERVING)
+    dead = known(DEAD, over_s=NOW_S)
+    silent = known(generation=G2, local=None, over_s=NOW_S)
+    assert _decided(*members, what={1: silent, 2: dead}).record is None
+    step = _decided(*members, what={1: known(generation=G2, over_s=NOW_S), 2: dead})
+    assert step.rule is Rule.LEAVE
+    gone = known(generation=G2, over_s=NOW_S, same_store=False)
+    step = _decided(*members, what={1: gone, 2: dead})
+    assert step.rule is Rule.LOST and step.record is not None and step.record.candidates == (1, 2)
+
+
 def test_a_member_that_does_not_acknowledge_is_dropped_and_the_joiner_goes_on() -> None:
     members = _member(1, SERVING), _member(2, SERVING), _member(3, SERVING, joining=True)
     what = {1: known(), 2: known(DEAD, over_s=NOW_S, acknowledged=OLD), 3: known()}
