@@ -186,7 +186,7 @@ class Check:
                 await self._chunk(reader, chunk, row, seen, records, ends)
 
         await for_each(self._made_of.scope, "chains", one, readers, at_once=CHAINS_AT_ONCE)
-        if any(reader.problems for reader in readers):
+        if any(reader.is_incomplete for reader in readers):
             return  # what was not read is not missing
         for inode, record in records.items():
             if record is None or not record.is_file:
@@ -266,7 +266,7 @@ class Check:
                 reader = ChainReader(self._made_of.lister, chain, _first_behind(inode))
                 for chunk, row in await reader.through(inode):
                     end = max(end, chunk.chunk_index * size + (present_length(row) or 0))
-                if reader.problems:
+                if reader.is_incomplete:
                     return
         except Fs3Error:
             return

@@ -194,8 +194,10 @@ def _cut_all(txn: Transaction, record: Inode, done: str) -> str:
 async def _settle(inode: InodeId, txn: Transaction) -> str:
     """Let the workers find out where the bytes end; an inline file has none in chunks."""
     record = await get_inode(txn, inode)
-    if record is None or not record.nlink or record.cutting or record.settling:
+    if record is None or not record.nlink:
         return ""
+    if record.cutting or record.settling:
+        return "is being brought to rest"  # another chunk of the same file began it
     if await writers(txn, inode, limit=1):
         return ""
     if record.storage is Storage.INLINE:

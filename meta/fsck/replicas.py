@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fs3.errors import Fs3Error, MaybeApplied, Retryable, StaleRouting
 from fs3.ids import ChainId, ChainVersion, ChunkId, InodeId, TargetId
-from fs3.routing import ChainInfo, Member
+from fs3.routing import ChainInfo, Member, TargetState
 from fs3.stubs.storage import ChainCaller, RoutingSource
 from fs3.wire.storage import LIST_CHUNKS, ListChunksRequest, ListChunksResponse, ListedChunk
 
@@ -31,6 +31,10 @@ class Lister(Protocol):
         """The serving ones."""
         ...
 
+    def absent(self, chain: ChainId) -> list[str]:
+        """The others, and why they are not compared."""
+        ...
+
     async def list(
         self, chain: ChainId, target: TargetId, behind: ChunkId | None, limit: int
     ) -> tuple[ChainVersion, ListChunksResponse]:
@@ -51,6 +55,16 @@ class RpcLister:
         """See ``Lister``."""
         info = self._routing.routing.chains.get(chain)
         return [member.target for member in info.serving] if info is not None else []
+
+    def absent(self, chain: ChainId) -> list[str]:
+        """See ``Lister``."""
+        info = self._routing.routing.chains.get(chain)
+        members = info.members if info is not None else ()
+        return [
+            f"target {member.target:x} is {member.state.name}"
+            for member in members
+            if member.state is not TargetState.SERVING
+        ]
 
     async def list(
         self, chain: ChainId, target: TargetId, behind: ChunkId | None, limit: int
@@ -96,8 +110,10 @@ class ChainReader:
         self.chain = chain
         self._lister = lister
         self._sides = [_Side(target, behind) for target in lister.members(chain)]
-        self.problems: list[str] = []
+        self.problems = [f"chain {chain}: {why}: not compared" for why in lister.absent(chain)]
         """Why the chain was not read, or not at all of its members."""
+        self.is_incomplete = not self._sides
+        """No member was read to the end: what is not in the answer may be there."""
         if not self._sides:
             self.problems.append(f"chain {chain}: no member serves")
 
@@ -124,6 +140,7 @@ class ChainReader:
             except (Retryable, StaleRouting, MaybeApplied) as error:
                 self.problems.append(f"chain {self.chain}, target {side.target:x} was not read: {error}")
                 self._sides.remove(side)
+                self.is_incomplete = not self._sides
                 return
             side.records.extend(page.records)
             side.is_done = not page.more

@@ -44,6 +44,9 @@ class FakeLister:
     def members(self, chain: ChainId) -> list[TargetId]:
         return [TargetId(chain << 16 | number) for number in range(REPLICAS)]
 
+    def absent(self, chain: ChainId) -> list[str]:
+        return []
+
     async def list(
         self, chain: ChainId, target: TargetId, behind: ChunkId | None, limit: int
     ) -> tuple[ChainVersion, ListChunksResponse]:
