@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +21,18 @@ from fs3.errors import Fs3Error
 from ..dev.cluster import Cluster, ClusterError
 from ..dev.commands import say
 from ..dev.plan import ClusterShape
+from ..dev.table import fetch_status
 from .reading import Reading, read_set
 from .report import Report, percentile, show, write_json
 from .writing import Written, write_set
 
 SHAPE = ClusterShape()
+WRITE_VICTIM = "storage-4"
+"""Killed while shards are written."""
 VICTIM = "storage-2"
+"""Killed while they are read."""
+HEAL_TIMEOUT_S = 60.0
+STATUS_TIMEOUT_S = 5.0
 ROOT = "/demo"
 MIB = 1 << 20
 
@@ -45,7 +52,8 @@ def demo(mib: int, files: int, out: Path, keep: bool) -> None:
     """Run the main job on this machine.
 
     Starts a cluster of real processes, writes a training set with three replicas, reads it back in shuffled
-    batches from four processes that verify every byte, and kills a storage node in the middle.
+    batches from four processes that verify every byte. A storage node is killed while it writes and started
+    again, another one while it reads.
     Exit code 0 only if every byte was verified and no reader saw an error.
     """
     console = Console(stderr=True)
@@ -70,12 +78,15 @@ def run(mib: int, files: int, out: Path, keep: bool, console: Console) -> list[s
         set_up_s = time.monotonic() - began
         url = str(cluster.directory / "client.toml")
         with fs3.client.connect(url) as filesystem, progress(console) as bars:
-            written = _write(filesystem, bars, mib, files)
+            written = _write(cluster, filesystem, bars, mib, files)
+        healed_s = _heal(cluster)
         manifest_file = out / "manifest.json"
         manifest_file.write_bytes(msgspec.json.encode(written.manifest))
         with progress(console) as bars:
             reading = _read(cluster, url, manifest_file, written, bars)
-        report = _report(written, reading, set_up_s, len(plan.processes), time.monotonic() - began)
+        report = _report(
+            written, reading, (set_up_s, healed_s), len(plan.processes), time.monotonic() - began
+        )
         write_json(report, out / "report.json")
         show(report, console)
         _what_next(cluster, out, keep)
@@ -85,17 +96,39 @@ def run(mib: int, files: int, out: Path, keep: bool, console: Console) -> list[s
             cluster.down(say)
 
 
-def _write(filesystem: fs3.client.FileSystem, bars: Progress, mib: int, files: int) -> Written:
-    shards = bars.add_task("write shards", total=mib * MIB)
+def _write(
+    cluster: Cluster, filesystem: fs3.client.FileSystem, bars: Progress, mib: int, files: int
+) -> Written:
+    """Write it all; a node dies when a third of the shards is there."""
+    total_bytes = mib * MIB
+    shards = bars.add_task("write shards", total=total_bytes)
     small = bars.add_task("create small files", total=files)
-    return write_set(
-        filesystem,
-        ROOT,
-        mib * MIB,
-        files,
-        lambda count: bars.advance(shards, count),
-        lambda count: bars.advance(small, count),
-    )
+    killing = threading.Lock()
+    done_bytes = 0
+
+    def advance(count: int) -> None:
+        nonlocal done_bytes
+        bars.advance(shards, count)
+        with killing:
+            before, done_bytes = done_bytes, done_bytes + count
+            if before < total_bytes // 3 <= done_bytes:
+                cluster.kill(WRITE_VICTIM)
+                bars.console.print(f"killed {WRITE_VICTIM} with SIGKILL while shards are written")
+
+    return write_set(filesystem, ROOT, total_bytes, files, advance, lambda count: bars.advance(small, count))
+
+
+def _heal(cluster: Cluster) -> float:
+    """Start the killed node again; seconds until every chain has all its members. ClusterError: it took too
+    long."""
+    cluster.restart(WRITE_VICTIM, say)
+    began = time.monotonic()
+    while time.monotonic() - began < HEAL_TIMEOUT_S:
+        status = fetch_status(cluster.key(), cluster.plan(), STATUS_TIMEOUT_S)
+        if status.serving_chain_count and not status.degraded_chain_count + status.unavailable_chain_count:
+            return time.monotonic() - began
+        time.sleep(0.1)
+    raise ClusterError(f"{WRITE_VICTIM} is no member of its chains {HEAL_TIMEOUT_S:.0f} s after its start")
 
 
 def _read(cluster: Cluster, url: str, manifest_file: Path, written: Written, bars: Progress) -> Reading:
@@ -110,7 +143,11 @@ def _read(cluster: Cluster, url: str, manifest_file: Path, written: Written, bar
     return read_set(url, manifest_file, ROOT, total_bytes, kill, lambda count: bars.advance(task, count))
 
 
-def _report(written: Written, reading: Reading, set_up_s: float, processes: int, total_s: float) -> Report:
+def _report(
+    written: Written, reading: Reading, times_s: tuple[float, float], processes: int, total_s: float
+) -> Report:
+    """``times_s``: until the cluster served, and until it was whole again."""
+    set_up_s, healed_s = times_s
     results = reading.results
     latencies = [latency for result in results for latency in result.latencies_s]
     shard_bytes = sum(written.manifest.shard_lengths.values())
@@ -129,6 +166,8 @@ def _report(written: Written, reading: Reading, set_up_s: float, processes: int,
         batch_p999_ms=percentile(latencies, 0.999) * 1000,
         longest_stall_s=max(result.longest_after_kill_s for result in results),
         killed=reading.killed,
+        longest_write_stall_s=written.longest_write_s,
+        healed_s=healed_s,
         processes=processes,
         total_s=total_s,
     )

@@ -43,6 +43,10 @@ class Report(msgspec.Struct, kw_only=True):
     longest_stall_s: float
     """The longest single read from the kill on."""
     killed: str
+    longest_write_stall_s: float
+    """The longest wait of a writer; a node is killed while they write."""
+    healed_s: float
+    """From the restart of that node until every chain has all its members again."""
     processes: int
     total_s: float
 
@@ -80,6 +84,8 @@ def show(report: Report, console: Console) -> None:
             "batch of 8 MiB, p50 / p99 / p99.9",
             f"{report.batch_p50_ms:.0f} / {report.batch_p99_ms:.0f} / {report.batch_p999_ms:.0f} ms",
         ),
+        ("longest write, a node killed meanwhile", f"{report.longest_write_stall_s:.2f} s"),
+        ("all replicas again after its restart", f"{report.healed_s:.1f} s"),
         (f"longest read after SIGKILL of {report.killed}", f"{report.longest_stall_s:.2f} s"),
         ("read errors", str(report.read_errors)),
     ]

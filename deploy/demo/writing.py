@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import fs3.client
 from fs3.rng import derived_rng
@@ -29,6 +30,8 @@ class Written:
     manifest: Manifest
     shard_mib_s: float
     small_files_per_s: float
+    longest_write_s: float
+    """The longest wait of a shard's writer for one block, or for its close."""
 
 
 def write_set(
@@ -45,13 +48,16 @@ def write_set(
     for directory in sorted({f"{root}/{spec.path.rpartition('/')[0]}" for spec in shards + small}):
         filesystem.makedirs(directory, exist_ok=True)
 
+    waits_s: list[float] = []
+
     def shard(spec: FileSpec) -> tuple[str, list[str]]:
         sums: list[str] = []
-        with filesystem.open(f"{root}/{spec.path}", "wb") as file:
-            for block in blocks(spec, SEED):
-                sums.append(sum_hex(block))
-                file.write(block)
-                on_shard_bytes(len(block))
+        file = filesystem.open(f"{root}/{spec.path}", "wb")
+        for block in blocks(spec, SEED):
+            sums.append(sum_hex(block))
+            waits_s.append(_time_of(partial(file.write, block)))
+            on_shard_bytes(len(block))
+        waits_s.append(_time_of(file.close))
         return spec.path, sums
 
     began = time.monotonic()
@@ -78,4 +84,12 @@ def write_set(
         small={path: sum_hex(data) for path, data in contents.items()},
         total_bytes=sum(lengths.values()) + sum(map(len, contents.values())),
     )
-    return Written(manifest, sum(lengths.values()) / (1 << 20) / shard_s, len(small) / small_s)
+    return Written(
+        manifest, sum(lengths.values()) / (1 << 20) / shard_s, len(small) / small_s, max(waits_s, default=0.0)
+    )
+
+
+def _time_of(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
