@@ -37,6 +37,10 @@ class Kind(enum.Enum):
     """A notice, no damage that can be proved: truncate makes such files as well."""
 
 
+_EMPTY_STORE = (
+    "stop its node, move the target's directory away, start it: it is copied from the chain's others"
+)
+
 WHAT_NEXT: dict[Kind, str] = {
     Kind.UNDECODABLE: "restore the record from a backup of the KV store; nothing else of it can be trusted",
     Kind.DANGLING_ENTRY: "--repair takes the name away: what it named is gone",
@@ -56,8 +60,8 @@ WHAT_NEXT: dict[Kind, str] = {
     Kind.FOREIGN_CHUNK: "the file's layout does not lead here; compare the file with a backup",
     Kind.BEYOND_END: "--repair settles the file: its length becomes what its chunks hold",
     Kind.CHUNK_TOO_LONG: "compare the file with a backup; write it anew",
-    Kind.REPLICA_MISSING: "give the target an empty store: it is copied anew from the chain's other members",
-    Kind.REPLICAS_DIFFER: "give the target an empty store: it is copied anew from the chain's other members",
+    Kind.REPLICA_MISSING: _EMPTY_STORE,
+    Kind.REPLICAS_DIFFER: _EMPTY_STORE,
     Kind.CONTENT_DIFFERS: "run with --data: it shows which replica's bytes are wrong",
     Kind.BAD_BYTES: "--repair --data has the storage node fetch the blocks from the chain's other members",
     Kind.LONG_PENDING: "a member of the chain does not answer: look at its node",

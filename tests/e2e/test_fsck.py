@@ -254,6 +254,12 @@ def test_replicas_that_are_wrong_are_found_and_mended_by_their_node(cluster: Dev
         if kinds(report) == ["replica-missing"]:
             break
     assert (code, kinds(report)) == (1, ["replica-missing"]), report
+    # What the report says to do next:
+    assert cluster.dev("kill", "storage-2").code == 0
+    path.rename(cluster.home / "moved away")
+    assert cluster.dev("restart", "storage-2").code == 0
+    until_all_serve(cluster)
+    assert fsck(cluster, "--data")[0] == 0
 
 
 KILLED = """
