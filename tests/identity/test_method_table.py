@@ -157,7 +157,7 @@ def test_strangers_reach_no_method() -> None:
 
     async def body(world: World) -> None:
         for i, credentials in enumerate(strangers):
-            client = world._rpc(f"stranger{i}", credentials)
+            client = world.rpc(f"stranger{i}", credentials)
             for address, method in targets():
                 request = example(method.request, ClientSessionId(16))
                 error = await outcome(client, address, method, request)
@@ -169,7 +169,7 @@ def test_strangers_reach_no_method() -> None:
 
 def test_a_user_may_not_what_is_for_nodes_admins_and_other_sessions() -> None:
     async def body(world: World) -> None:
-        owner, other = world._rpc("owner", user(UID)), world._rpc("other", user(OTHER_UID))
+        owner, other = world.rpc("owner", user(UID)), world.rpc("other", user(OTHER_UID))
         opened = await owner.call(f"meta0:{PORT}", OPEN_SESSION, OpenSessionRequest(host="h"), timeout_s=5)
         for address, method in targets():
             request = example(method.request, opened.session)
@@ -186,7 +186,7 @@ def test_a_user_may_not_what_is_for_nodes_admins_and_other_sessions() -> None:
 
 def test_nobody_acts_as_another_but_an_administrator() -> None:
     async def body(world: World) -> None:
-        client = world._rpc("owner", user(UID))
+        client = world.rpc("owner", user(UID))
         opened = await client.call(f"meta0:{PORT}", OPEN_SESSION, OpenSessionRequest(host="h"), timeout_s=5)
         tried = 0
         for method in META.methods:

@@ -319,7 +319,8 @@ class World:
 
     # -- clients
 
-    def _rpc(self, host: str, credentials: Credentials) -> RpcClient:
+    def rpc(self, host: str, credentials: Credentials) -> RpcClient:
+        """A caller on ``host``, which its maker closes."""
         return RpcClient(
             credentials,
             self.net.host(host),
@@ -329,7 +330,7 @@ class World:
         )
 
     async def _create_table(self) -> None:
-        rpc = self._rpc("operator", NodeCredentials(KEY, NodeId(0), Generation(0)))
+        rpc = self.rpc("operator", NodeCredentials(KEY, NodeId(0), Generation(0)))
         request = CreateChainTableRequest(
             replication=self.shape.replication,
             wait_for_targets=self.shape.storage_count * self.shape.targets_per_node_count,
@@ -341,7 +342,7 @@ class World:
     async def make_client(self, host: str) -> tuple[AsyncFileSystem, RpcClient, TaskScope]:
         """A client, and what has to be closed after it."""
         claims = TokenClaims(cluster=KEY.cluster, key_id=KEY.key_id, uid=0, gid=0, is_admin=True)
-        rpc = self._rpc(host, UserCredentials(make_token(KEY, claims)))
+        rpc = self.rpc(host, UserCredentials(make_token(KEY, claims)))
         scope = TaskScope(host, self.failed)
         rng, clock = self.rng(host), self.clock(host)
         cache = RoutingCache(
