@@ -18,6 +18,7 @@ from fs3.rpc.network import SystemNetwork
 from fs3.storage.disk import OsDisk
 from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.lanes import ThreadLanes
+from fs3.storage.resync.pace import RESYNC, ResyncSettings
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 
 from .node_parts import cluster_key, host_name
@@ -44,6 +45,9 @@ class StorageDaemonSettings:
     target_capacity_bytes: int = 0
     """Most that a target may hold; 0: what its disk has room for."""
     zone: str = ""
+    resync_bytes_s: Annotated[int, Between(1 << 20, 1 << 40)] = RESYNC.rate_bytes_s
+    """Most that this node sends a second to members that come back, less what clients read and write
+    meanwhile, but always a sixteenth. More heals chains sooner; less leaves disks and network to clients."""
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
 
 
@@ -75,6 +79,7 @@ def compose(settings: StorageDaemonSettings, components: Components) -> Server:
             host=host_name(),
             beacon_address=settings.listen,
             zone=settings.zone,
+            resync=ResyncSettings(settings.resync_bytes_s),
         ),
         StorageComponents(
             clock=components.clock,

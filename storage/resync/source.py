@@ -42,7 +42,7 @@ from .sending import Sender
 
 PAGES_AT_ONCE = 4
 """Targets of this process that compare or send at a time; the others wait for their turn, page by page."""
-SENDS_AT_ONCE = 4
+SENDS_AT_ONCE = 16
 """Chunks of one page under way: enough to keep a receiver's disk and the way to it busy."""
 PAUSE_S = 0.1
 PAUSE_MAX_S = 2.0

@@ -86,7 +86,7 @@ class Chain:
     async def synced(self, number: int) -> None:
         """Wait until it says so; if it does not, say how far it came."""
         try:
-            await until(lambda: self.is_uptodate(number), 20)
+            await until(lambda: self.is_uptodate(number), 30)
         except TimeoutError:
             raise AssertionError({n: s.health() for n, s in self.cluster.servers.items()}) from None
 
