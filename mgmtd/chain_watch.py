@@ -71,9 +71,9 @@ class ChainWatch:
         """All chains. Grants stop covering members that are to leave, at once."""
         plan = ChainPlan()
         reports = _current_reports(term)
-        well = {n for n, v in term.verdicts.items() if v is Verdict.ALIVE}
+        fine = self._fine(term)
         for chain, info in term.routing.chains.items():
-            if chain not in self.repairs and self._is_whole(term, info, reports, well):
+            if chain not in self.repairs and _is_whole(info, fine):
                 if chain in self._uncovered:
                     self._cover_but(term, chain, ())
                 continue
@@ -89,21 +89,23 @@ class ChainWatch:
         records = tuple(s.record for s in steps if s.record is not None)
         return Change(chains=records, targets=tuple(self._new_stores(term, steps)))
 
-    def _is_whole(
-        self, term: Term, info: ChainInfo, reports: dict[TargetId, TargetReport], well: set[NodeId]
-    ) -> bool:
-        """Nothing is to be done: every member serves, is heard, and has what it had."""
-        for member in info.members:
-            report, record = reports.get(member.target), term.targets.get(member.target)
-            if member.state is not TargetState.SERVING or member.joining or member.node not in well:
-                return False
-            if report is None or record is None or member.target in self.unwanted:
-                return False
-            if term.routing.nodes[member.node].generation != member.generation:
-                return False
-            if not report.clean or report.state is LocalState.OFFLINE or report.store_id != record.store_id:
-                return False
-        return True
+    def _fine(self, term: Term) -> dict[TargetId, Generation]:
+        """Targets that are heard, wanted, and have what they had; and the generation they run in."""
+        found: dict[TargetId, Generation] = {}
+        for node, report in term.reports.items():
+            info = term.routing.nodes.get(node)
+            if info is None or info.generation != report.generation:
+                continue
+            if term.verdicts.get(node) is not Verdict.ALIVE:
+                continue
+            for target in report.targets:
+                record = term.targets.get(target.target)
+                is_sound = target.clean and target.state is not LocalState.OFFLINE
+                if is_sound and record is not None and record.store_id == target.store_id:
+                    found[target.target] = info.generation
+        for target_id in self.unwanted:
+            found.pop(target_id, None)
+        return found
 
     def _step(self, term: Term, info: ChainInfo, reports: dict[TargetId, TargetReport], now_s: float) -> Step:
         chain = info.chain
@@ -180,6 +182,15 @@ class ChainWatch:
                 record = TargetRecord(target=target, store_id=report.store_id)
             found.append(msgspec.structs.replace(record, store_id=report.store_id))
         return found
+
+
+def _is_whole(info: ChainInfo, fine: dict[TargetId, Generation]) -> bool:
+    """Nothing is to be done: every member serves, in force, and is fine in the generation of the record."""
+    for member in info.members:
+        is_there = fine.get(member.target) == member.generation
+        if member.state is not TargetState.SERVING or member.joining or not is_there:
+            return False
+    return True
 
 
 def _current_reports(term: Term) -> dict[TargetId, TargetReport]:
