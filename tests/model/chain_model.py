@@ -104,6 +104,18 @@ class ChainWorld(LeaseWorld):
             for strike in self.on_record:
                 strike(info)
 
+    def _check_known(self, before: ChainInfo, joiner: Member) -> None:
+        """K, but for an older member alone that hangs on the primary's lease, which is over (design 2.2)."""
+        older = [m for m in before.serving if not m.joining]
+        process = self._run_of(older[0]) if len(older) == 1 else None
+        if process is not None:
+            version = process.leases.version_of(CHAIN)
+            known = self.history.get((CHAIN, version))
+            is_alone = known is not None and [m.target for m in known.serving] == [older[0].target]
+            if is_alone and not process.leases.valid(CHAIN, version, process.now_s()):
+                return
+        super()._check_known(before, joiner)
+
     def on_commit(
         self, node: int, update: Update, version: VersionInfo, content: bytes, *, resync: bool
     ) -> None:
