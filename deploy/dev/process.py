@@ -40,13 +40,18 @@ class ProcessFiles:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none (or only its zombie)."""
+    """When a process started, in clock ticks since boot; None if there is none (or only its zombie).
+
+    Its first thread may be a zombie while others still end, which wait for a disk, say: they hold its files,
+    its locks and its ports.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
+        thread_count = len(os.listdir(f"/proc/{pid}/task"))
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if fields[0] in "ZX" and thread_count <= 1 else int(fields[19])
 
 
 def running_pid(files: ProcessFiles) -> int | None:
