@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import selectors
-from collections.abc import Coroutine
-from typing import Any, NoReturn, TypeVar
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 START_S = 1_000.0
 """Loop time at the start; not 0, so that a forgotten ``or now`` shows."""
@@ -28,31 +32,22 @@ STANDSTILL_TURNS = 200_000
 """Turns of the loop without any progress of time after which somebody is spinning."""
 
 
-class _NoWait(selectors.BaseSelector):
-    """A selector without events whose ``select`` advances the loop's clock instead of waiting."""
+class _NoEvents(selectors.BaseSelector):
+    """Keeps the loop's own wake-up pipe, which is never used here; nothing ever selects."""
 
     def __init__(self) -> None:
-        self.now_s = START_S
-        self._still_turns = 0
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = selectors.SelectorKey(fileobj, getattr(fileobj, "fileno", lambda: 0)(), events, data)
-        self._keys[fileobj] = key  # the loop's own wake-up pipe, never used here
+        self._keys[fileobj] = key
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         return self._keys.pop(fileobj)
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise DeadWait("every task waits and no timer is set")
-        self._still_turns = 0 if timeout > 0 else self._still_turns + 1
-        if self._still_turns > STANDSTILL_TURNS:
-            self._still_turns = 0
-            raise DeadWait(f"time stands still at {self.now_s!r}: something runs again and again")
-        self.now_s += max(0.0, timeout)
-        return []
+    def select(self, timeout: float | None = None) -> NoReturn:
+        raise AssertionError(f"the simulated loop does not select, timeout {timeout}")
 
     def get_map(self) -> Any:
         return self._keys
@@ -61,19 +56,83 @@ class _NoWait(selectors.BaseSelector):
         self._keys.clear()
 
 
+class TimerAt(asyncio.TimerHandle):
+    """A timer that tells in which context it was set."""
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: SimLoop, context: Context) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self.set_in = context
+
+
 class SimLoop(asyncio.SelectorEventLoop):
-    """The loop; ``time()`` is virtual."""
+    """The loop; ``time()`` is virtual.
+
+    It has its own turn and its own heap of timers: tuples are compared without Python code, and timers of one
+    moment run in the order in which they were set. A turn of ``asyncio`` does the same otherwise.
+    """
 
     def __init__(self) -> None:
-        self._virtual = _NoWait()
-        super().__init__(self._virtual)
+        super().__init__(_NoEvents())
+        self._now_s = START_S
+        self._still_turns = 0
+        self._timers: list[tuple[float, int, TimerAt]] = []
+        self._timers_made = 0
+        self._due: deque[Any] = getattr(self, "_ready")  # noqa: B009  # where call_soon puts its handles
 
     def time(self) -> float:
-        return self._virtual.now_s
+        return self._now_s
 
     def advance(self, seconds: float) -> None:
         """Let the clock run without running anything: the whole process was paused."""
-        self._virtual.now_s += seconds
+        self._now_s += seconds
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = TimerAt(when, callback, args, self, copy_context() if context is None else context)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, timer))
+        return timer
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def cancel_timers(self, is_of: Callable[[Context], bool]) -> None:
+        """Cancel the timers that were set in contexts of which ``is_of`` is true."""
+        for _, _, timer in self._timers:
+            if is_of(timer.set_in):
+                timer.cancel()
+
+    def _run_once(self) -> None:
+        """One turn: everything that is ready now; if nothing is, the clock jumps to the next timer."""
+        timers, due = self._timers, self._due
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if due:
+            self._stand_still()
+        elif not timers:
+            raise DeadWait("every task waits and no timer is set")
+        elif timers[0][0] > self._now_s:
+            self._now_s = timers[0][0]
+            self._still_turns = 0
+        else:
+            self._stand_still()
+        while timers and timers[0][0] <= self._now_s:
+            timer = heapq.heappop(timers)[2]
+            if not timer.cancelled():
+                due.append(timer)
+        for _ in range(len(due)):  # what these make ready belongs to the next turn
+            handle = due.popleft()
+            if not handle.cancelled():
+                handle._run()
+
+    def _stand_still(self) -> None:
+        self._still_turns += 1
+        if self._still_turns > STANDSTILL_TURNS:
+            self._still_turns = 0
+            raise DeadWait(f"time stands still at {self._now_s!r}: something runs again and again")
 
     def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]  # refuses all calls alike
         raise AssertionError("a thread pool in the simulated world: hand the component in instead")

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from fs3.tasks import TaskScope
 
+from .loop import SimLoop
+
 T = TypeVar("T")
 
 REAP_TURNS = 1_000
@@ -52,7 +54,9 @@ class SimProcess:
         assert self.is_dead, self.name
         for _ in range(REAP_TURNS):
             if not self.tasks:
-                _drop_timers(asyncio.get_running_loop(), self)
+                loop = asyncio.get_running_loop()
+                assert isinstance(loop, SimLoop)
+                loop.cancel_timers(lambda context: context.get(_PROCESS) is self)
                 return
             self.kill()  # what a ``finally`` waits for, or has started, ends as well
             await asyncio.sleep(0)
@@ -78,11 +82,3 @@ def _make_task(
         if process.is_dead:
             task.cancel()
     return task
-
-
-def _drop_timers(loop: asyncio.AbstractEventLoop, process: SimProcess) -> None:
-    """Cancel the timers that a process has set; asyncio has no public list of them."""
-    scheduled: list[Any] = list(getattr(loop, "_scheduled"))  # noqa: B009
-    for handle in scheduled:
-        if handle._context.get(_PROCESS) is process:
-            handle.cancel()

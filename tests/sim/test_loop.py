@@ -46,6 +46,18 @@ def test_timeouts_fire_in_virtual_time() -> None:
     assert run_virtual(main())
 
 
+def test_timers_of_one_moment_run_in_the_order_they_were_set_and_cancelled_ones_never() -> None:
+    async def main() -> list[int]:
+        loop, ran = asyncio.get_running_loop(), list[int]()
+        timers = [loop.call_at(START_S + 5, ran.append, number) for number in range(50)]
+        loop.call_at(START_S + 4, timers[7].cancel)
+        loop.call_at(START_S + 5.5, ran.append, -1)
+        await asyncio.sleep(5)
+        return ran
+
+    assert run_virtual(main()) == [number for number in range(50) if number != 7]
+
+
 def test_a_drifting_clock_is_monotone_and_a_wall_jump_leaves_it_alone() -> None:
     async def main() -> tuple[float, float]:
         loop = asyncio.get_running_loop()
