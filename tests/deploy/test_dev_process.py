@@ -19,22 +19,17 @@ ctypes.CDLL(None).syscall(60, 0)  # exit: of this thread only
 
 def test_a_process_runs_as_long_as_any_of_its_threads(tmp_path: Path) -> None:
     """What it holds is free only then: a successor that comes earlier finds its port taken."""
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", FIRST_THREAD_ENDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
+    ) as child:
         assert child.stdout is not None and child.stdin is not None
         assert child.stdout.readline() == b"ready\n"
         files = ProcessFiles("one", tmp_path)
         files.pid.parent.mkdir(parents=True, exist_ok=True)
-        ticks = process._start_ticks(child.pid)
-        files.pid.write_text(f"{child.pid} {ticks}\n")
+        files.pid.write_text(f"{child.pid} {process._start_ticks(child.pid)}\n")
         while "Z" not in Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2]:
             pass
         assert process.running_pid(files) == child.pid
         assert not process.wait_gone(files, 0.1)
         child.stdin.close()
         assert process.wait_gone(files, 10.0)
-    finally:
-        child.kill()
-        child.wait()
