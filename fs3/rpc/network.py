@@ -120,8 +120,14 @@ def refuse_itself(sock: socket.socket) -> None:
     Happens within a host: whoever connects to a port of the ephemeral range at which nobody listens may be
     given just this port as its own, and would then keep the server from ever listening there again.
     """
-    if sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
-        raise ConnectionRefusedError(f"nobody listens at {join_address(sock.getpeername())}")
+    if sock.family == socket.AF_UNIX:
+        return
+    try:
+        own, peer = sock.getsockname(), sock.getpeername()
+    except OSError:
+        return  # the peer has gone already: a server, who may have said why
+    if own == peer:
+        raise ConnectionRefusedError(f"nobody listens at {join_address(peer)}")
 
 
 def _is_within_host(sock: socket.socket) -> bool:
