@@ -27,10 +27,10 @@ import msgspec
 from ..errors import Busy, Fs3Error, MaybeApplied, Unavailable
 from ..identity.handshake import ClientHandshake, Credentials, Plane
 from .blocking import FrameSocket, PeerClosed, Stalled
+from .blocking_handshake import shake_hands
 from .bulk_attempt import Attempt, BulkPeer
 from .bulk_batch import Entry, Lane, run_lanes
-from .dispatch import error_of
-from .framing import HANDSHAKE_BYTES_MAX, FrameError, Kind, encode_frame
+from .framing import FrameError, Kind, encode_frame
 from .network import Network
 from .permits import Permits
 from .service import Buffer, Method, Sink
@@ -418,7 +418,7 @@ class BulkClient:
         try:
             sock.receive_by(end_s, left_s)
             sock.send_by(end_s, left_s)
-            self._shake_hands(sock)
+            shake_hands(sock, ClientHandshake(self._credentials, self._make_nonce(), Plane.BULK))
         except (PeerClosed, Stalled, FrameError) as error:
             sock.close()
             self.counters.failed_connects += 1
@@ -429,13 +429,6 @@ class BulkClient:
             raise
         self.counters.connected += 1
         return BulkPeer(address, sock)
-
-    def _shake_hands(self, sock: FrameSocket) -> None:
-        handshake = ClientHandshake(self._credentials, self._make_nonce(), Plane.BULK)
-        sock.send(encode_frame(Kind.HELLO, handshake.hello()))
-        proof = handshake.on_challenge(_expect(sock, Kind.CHALLENGE))
-        sock.send(encode_frame(Kind.PROOF, proof))
-        handshake.on_welcome(_expect(sock, Kind.WELCOME))
 
     def _keep_house(self) -> None:
         """Say that answers have been read on connections that rest; close those that rest for long."""
@@ -462,20 +455,6 @@ def _send_receipt(peer: BulkPeer) -> None:
     peer.owes_receipt = False
     with contextlib.suppress(PeerClosed, Stalled):  # whoever uses it next will see
         peer.socket.send(encode_frame(Kind.RECEIPT))
-
-
-def _expect(sock: FrameSocket, kind: Kind) -> bytes:
-    """The message of the next frame, which must be of this kind; raises what the server refuses with."""
-    frame = sock.read(_handshake_bounds)
-    if frame.kind == Kind.ERROR:
-        raise error_of(frame.message)
-    if frame.kind != kind:
-        raise FrameError(f"frame of kind {frame.kind}, not {kind.name}")
-    return frame.message
-
-
-def _handshake_bounds(kind: int, method: int) -> tuple[int, int]:
-    return HANDSHAKE_BYTES_MAX, 0
 
 
 async def _until(ended: asyncio.Event) -> None:

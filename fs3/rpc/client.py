@@ -20,7 +20,7 @@ from ..tasks import TaskScope
 from .client_connection import ClientConnection, wait_until
 from .counters import ClientCounters
 from .network import Network
-from .service import Buffer, Method, Sink
+from .service import BlockingCaller, Buffer, Method, Sink
 from .settings import ClientSettings
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -31,22 +31,10 @@ PEERS_MAX = 16_384
 DEFAULT = ClientSettings()
 
 
-class BulkCaller(Protocol):
+class BulkCaller(BlockingCaller, Protocol):
     """Calls with large payloads, in threads (``bulk_client.BulkClient``)."""
 
     async def call(
-        self,
-        address: str,
-        method: Method[Q, R],
-        request: Q,
-        *,
-        timeout_s: float,
-        payload: Sequence[Buffer] = (),
-        sink: Sink | None = None,
-        request_id: int = 0,
-    ) -> R: ...
-
-    def call_blocking(
         self,
         address: str,
         method: Method[Q, R],

@@ -21,9 +21,9 @@ from ..errors import Busy, CorruptData, Fs3Error, InvalidRequest, MaybeApplied, 
 from ..identity.handshake import ClientHandshake, Credentials
 from ..wire.codec import decoder, encode
 from .blocking import FrameSocket, PeerClosed, Stalled
+from .blocking_handshake import shake_hands
 from .dispatch import DECODE_ERRORS, error_of
 from .framing import (
-    HANDSHAKE_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     Frame,
@@ -287,7 +287,7 @@ class ThreadCaller:
             end_s = self._now_s() + left_s
             sock.receive_by(end_s, left_s)
             sock.send_by(end_s, left_s)
-            self._shake_hands(sock)
+            shake_hands(sock, ClientHandshake(self._credentials, self._make_nonce()))
         except (PeerClosed, Stalled, FrameError) as error:
             sock.close()
             raise Unavailable(f"{address}: {error} during the handshake") from error
@@ -296,30 +296,9 @@ class ThreadCaller:
             raise
         return _Line(address, sock)
 
-    def _shake_hands(self, sock: FrameSocket) -> None:
-        handshake = ClientHandshake(self._credentials, self._make_nonce())
-        sock.send(encode_frame(Kind.HELLO, handshake.hello()))
-        proof = handshake.on_challenge(_expect(sock, Kind.CHALLENGE))
-        sock.send(encode_frame(Kind.PROOF, proof))
-        handshake.on_welcome(_expect(sock, Kind.WELCOME))
-
 
 def _lost(call: ThreadCall, error: Exception) -> MaybeApplied:
     return MaybeApplied(f"{call.method.name} to {call.address}: {error}")
-
-
-def _expect(sock: FrameSocket, kind: Kind) -> bytes:
-    """The message of the next frame, which must be of this kind; raises what the server refuses with."""
-    frame = sock.read(_handshake_bounds)
-    if frame.kind == Kind.ERROR:
-        raise error_of(frame.message)
-    if frame.kind != kind:
-        raise FrameError(f"frame of kind {frame.kind}, not {kind.name}")
-    return frame.message
-
-
-def _handshake_bounds(kind: int, method: int) -> tuple[int, int]:
-    return HANDSHAKE_BYTES_MAX, 0
 
 
 def _bounds(kind: int, method: int) -> tuple[int, int]:
