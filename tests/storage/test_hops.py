@@ -216,11 +216,9 @@ class GatedStore:
         return [StageOutcome(None) for _ in items]
 
 
-async def test_the_lead_goes_to_whoever_waits_longest() -> None:
-    """Thread a leads alone; b, c and the loop's item gather meanwhile: b leads all of them. A call is the
-    committer's own, and does not overtake."""
-    store, lanes = GatedStore(), ThreadLanes()
-    committer = Committer(
+def committer_of(store: GatedStore, lanes: ThreadLanes) -> Committer:
+    """A committer of a disk that does not fail."""
+    return Committer(
         store,
         lanes,
         "lane",
@@ -229,6 +227,13 @@ async def test_the_lead_goes_to_whoever_waits_longest() -> None:
         on_disk_failed=lambda reason: None,
         metrics=Metrics(),
     )
+
+
+async def test_the_lead_goes_to_whoever_waits_longest() -> None:
+    """Thread a leads alone; b, c and the loop's item gather meanwhile: b leads all of them. A call is the
+    committer's own, and does not overtake."""
+    store, lanes = GatedStore(), ThreadLanes()
+    committer = committer_of(store, lanes)
     done: list[str] = []
 
     def hop(name: str, number: int) -> None:
@@ -268,15 +273,7 @@ async def test_the_lead_goes_to_whoever_waits_longest() -> None:
 
 async def test_nothing_is_taken_by_a_committer_that_has_ended() -> None:
     lanes = ThreadLanes()
-    committer = Committer(
-        GatedStore(),
-        lanes,
-        "lane",
-        clock=SystemClock(),
-        cluster_time_ms=lambda: 0,
-        on_disk_failed=lambda reason: None,
-        metrics=Metrics(),
-    )
+    committer = committer_of(GatedStore(), lanes)
     async with TaskScope("test", lambda name, error: None) as scope:
         scope.spawn("committer", committer.run())
         await asyncio.sleep(0)
@@ -290,15 +287,7 @@ async def test_nothing_is_taken_by_a_committer_that_has_ended() -> None:
 
 async def test_one_who_cannot_bear_the_news_keeps_it_from_nobody_else() -> None:
     store, lanes = GatedStore(), ThreadLanes()
-    committer = Committer(
-        store,
-        lanes,
-        "lane",
-        clock=SystemClock(),
-        cluster_time_ms=lambda: 0,
-        on_disk_failed=lambda reason: None,
-        metrics=Metrics(),
-    )
+    committer = committer_of(store, lanes)
     told: list[int] = []
 
     def tell(number: int, _: StageOutcome) -> None:
