@@ -124,8 +124,7 @@ def _heal(cluster: Cluster) -> float:
     cluster.restart(WRITE_VICTIM, say)
     began = time.monotonic()
     while time.monotonic() - began < HEAL_TIMEOUT_S:
-        status = fetch_status(cluster.key(), cluster.plan(), STATUS_TIMEOUT_S)
-        if status.serving_chain_count and not status.degraded_chain_count + status.unavailable_chain_count:
+        if fetch_status(cluster.key(), cluster.plan(), STATUS_TIMEOUT_S).is_whole:
             return time.monotonic() - began
         time.sleep(0.1)
     raise ClusterError(f"{WRITE_VICTIM} is no member of its chains {HEAL_TIMEOUT_S:.0f} s after its start")

@@ -144,6 +144,13 @@ class StatusResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     member_count: int = 0
     """How many there are of them."""
 
+    @property
+    def is_whole(self) -> bool:
+        """There are chains, and all of them have all their members."""
+        return bool(self.serving_chain_count) and not (
+            self.degraded_chain_count or self.unavailable_chain_count
+        )
+
 
 class IssueTokenRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Admin: a token for a user."""

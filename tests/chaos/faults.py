@@ -114,7 +114,7 @@ class Faults:
             status = fetch_status(self.cluster.key(), self.cluster.plan(), 2.0)
         except Fs3Error as error:
             return str(error)
-        if status.degraded_chain_count or status.unavailable_chain_count or not status.serving_chain_count:
+        if not status.is_whole:
             return (
                 f"{status.degraded_chain_count} chains degraded, {status.unavailable_chain_count} unavailable"
             )
