@@ -59,9 +59,11 @@ Fail = Callable[[str, BaseException], None]
 class WorldShape:
     """How many of what."""
 
+    mgmtd_count: int = 3
     meta_count: int = 2
-    storage_count: int = 3
-    targets_per_node_count: int = 1
+    storage_count: int = 5
+    targets_per_node_count: int = 3
+    """With five nodes: five chains, each over three of them."""
     replication: int = 3
     client_count: int = 3
 
@@ -133,8 +135,13 @@ class World:
 
     @property
     def mgmtd_hosts(self) -> list[str]:
-        """Where the mgmtd runs."""
-        return ["mgmtd0"]
+        """Where the mgmtds run; one of them is primary."""
+        return [f"mgmtd{i}" for i in range(self.shape.mgmtd_count)]
+
+    @property
+    def mgmtd_addresses(self) -> tuple[str, ...]:
+        """What everybody is told to begin with."""
+        return tuple(f"{host}:{PORT}" for host in self.mgmtd_hosts)
 
     @property
     def meta_hosts(self) -> list[str]:
@@ -250,7 +257,7 @@ class World:
 
     def _make_mgmtd(self, host: str, run: str, number: int, fail: Fail) -> MgmtdServer:
         return MgmtdServer(
-            MgmtdSettings(NodeId(1 + number), host, f"{host}:{PORT}", f"{host}:{PORT}"),
+            MgmtdSettings(NodeId(1 + number), host, f"{host}:{PORT}", f"{host}:{PORT}", self.mgmtd_addresses),
             MgmtdComponents(
                 clock=self.clock(host),
                 rng=self.rng(run),
@@ -269,7 +276,7 @@ class World:
             MetaSettings(
                 NodeId(11 + number),
                 (f"{host}:{PORT}",),
-                (f"mgmtd0:{PORT}",),
+                self.mgmtd_addresses,
                 host=host,
                 beacon_address=f"{host}:{PORT}",
             ),
@@ -296,7 +303,7 @@ class World:
                 "/node",
                 ("/disk0",),
                 (f"{host}:{PORT}",),
-                (f"mgmtd0:{PORT}",),
+                self.mgmtd_addresses,
                 targets_per_disk_count=self.shape.targets_per_node_count,
                 host=host,
                 beacon_address=f"{host}:{PORT}",
@@ -335,9 +342,16 @@ class World:
             replication=self.shape.replication,
             wait_for_targets=self.shape.storage_count * self.shape.targets_per_node_count,
         )
-        address = f"mgmtd0:{PORT}"
-        await self._retried(lambda: rpc.call(address, CREATE_CHAIN_TABLE, request, timeout_s=5))
+        stub = MgmtdStub(rpc, self.mgmtd_addresses, self.clock("operator"), self.rng("operator"))
+        await self._retried(lambda: stub.call(CREATE_CHAIN_TABLE, request, timeout_s=5))
         await rpc.aclose()
+
+    def primary(self) -> str | None:
+        """The host whose mgmtd acts as primary now; None: there is none."""
+        for host in self.mgmtd_hosts:
+            if host in self.processes and self.mgmtds[host].health()["role"] == "primary":
+                return host
+        return None
 
     async def make_client(self, host: str) -> tuple[AsyncFileSystem, RpcClient, TaskScope]:
         """A client, and what has to be closed after it."""
@@ -346,7 +360,7 @@ class World:
         scope = TaskScope(host, self.failed)
         rng, clock = self.rng(host), self.clock(host)
         cache = RoutingCache(
-            MgmtdStub(rpc, (f"mgmtd0:{PORT}",), clock, rng), rng, capturing_logger(self.events)
+            MgmtdStub(rpc, self.mgmtd_addresses, clock, rng), rng, capturing_logger(self.events)
         )
         cache.start(scope)
         await self._retried(lambda: cache.wait_version(1, 5))

@@ -66,7 +66,7 @@ def run_seed(seed: int) -> Outcome:
 async def _run(seed: int) -> Outcome:
     links, store = draw_faults(derived_rng(seed, "faults"))
     quiet = LinkFaults(latency_s=links.latency_s)
-    shape = WorldShape(targets_per_node_count=derived_rng(seed, "shape").choice((1, 2)))
+    shape = WorldShape(targets_per_node_count=3)
     world = World(seed, shape, quiet, FaultRates())
     seen = Seen()
     await world.start()

@@ -23,8 +23,8 @@ PLANES: tuple[Plane, ...] = ("all", "datagrams", "streams")
 STEPS_MAX = 12
 """A crash that is to meet a disk at work strikes at one of its next so many writes and syncs."""
 STEP_PATIENCE_S = 2.0
-MGMTD_UP_S = (5.0, 20.0)
-"""So long the only mgmtd lives: a new one is primary after 3 s, and who restarts needs one that is."""
+MGMTD_UP_S = (2.0, 12.0)
+"""Between failures of mgmtds: a new one is primary after 3 s, and who restarts needs one that is."""
 
 
 class Trouble:
