@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 
 from fs3.clock import SystemClock
-from fs3.errors import Fs3Error
+from fs3.errors import Busy, Fs3Error
 from fs3.identity.handshake import UserCredentials
 from fs3.identity.key_file import system_nonce
 from fs3.log import silent_logger
@@ -65,7 +66,8 @@ async def connect_profile(profile: Profile, settings: ClientSettings) -> AsyncFi
     core = ClientCore(components, settings, scope, close)
     try:
         routing.start(scope)
-        await routing.refresh()
+        with contextlib.suppress(Busy):  # mgmtds choose a primary: it is waited for below
+            await routing.refresh()
         await routing.wait_version(1, CONNECT_TIMEOUT_S)
     except BaseException as error:
         await core.close()

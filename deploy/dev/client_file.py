@@ -39,7 +39,7 @@ def publish_client(directory: Path, key: ClusterKey, plan: ClusterPlan) -> None:
             nonce=secrets.token_bytes(TOKEN_NONCE_BYTES),
         )
         token = make_token(key, claims).to_text()
-        _write(own, _text(key.cluster, plan.address("mgmtd-1"), token))
+        _write(own, _text(key.cluster, plan.mgmtds(), token))
     shared = configuration_directory() / f"{NAME}.toml"
     shared.parent.mkdir(parents=True, exist_ok=True)
     _write(shared, own.read_text())
@@ -52,8 +52,8 @@ def forget_client(directory: Path) -> None:
         shared.unlink()
 
 
-def _text(cluster: str, seed: str, token: str) -> str:
-    return f"cluster_id = {json.dumps(cluster)}\nseeds = [{json.dumps(seed)}]\ntoken = {json.dumps(token)}\n"
+def _text(cluster: str, seeds: tuple[str, ...], token: str) -> str:
+    return f"cluster_id = {json.dumps(cluster)}\nseeds = {json.dumps(seeds)}\ntoken = {json.dumps(token)}\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -64,6 +64,11 @@ class ProcessStatus:
             return "not answering"
         return "healthy" if self.health.get("ok") else "unhealthy"
 
+    @property
+    def role(self) -> str:
+        """Of a mgmtd that answers: "primary" or "standby"; else ""."""
+        return str((self.health or {}).get("role", ""))
+
 
 class Cluster:
     """The cluster in a directory, running or not."""

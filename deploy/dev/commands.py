@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec
 
@@ -67,6 +68,7 @@ def dev() -> None:
     \b
     Examples:
         fs3 dev up                          # 5 storage nodes, 3 replicas
+        fs3 dev up --mgmtds 3               # two stand by; "fs3 dev status" names the primary
         fs3 ls fs3://dev/
         fs3 dev kill storage-2              # as if its machine had died
         fs3 dev restart storage-2
@@ -81,21 +83,29 @@ def dev() -> None:
 )
 @click.option("--replication", type=int, help=f"Replicas.  [default: {DEFAULT_SHAPE.replication}]")
 @click.option("--meta", type=int, help=f"Meta services.  [default: {DEFAULT_SHAPE.meta_count}]")
+@click.option(
+    "--mgmtds", type=int, help=f"Mgmtds; all but one stand by.  [default: {DEFAULT_SHAPE.mgmtd_count}]"
+)
 @DIRECTORY
 @reported
 def up(
-    storage: int | None, targets: int | None, replication: int | None, meta: int | None, directory: Path
+    storage: int | None,
+    targets: int | None,
+    replication: int | None,
+    meta: int | None,
+    mgmtds: int | None,
+    directory: Path,
 ) -> None:
     """Start the cluster in a directory; a new one if there is none. Twice does no harm."""
-    asked = (storage, targets, replication, meta)
-    shape = None
-    if any(count is not None for count in asked):
-        shape = ClusterShape(
-            storage_count=DEFAULT_SHAPE.storage_count if storage is None else storage,
-            targets_per_node_count=DEFAULT_SHAPE.targets_per_node_count if targets is None else targets,
-            replication=DEFAULT_SHAPE.replication if replication is None else replication,
-            meta_count=DEFAULT_SHAPE.meta_count if meta is None else meta,
-        )
+    asked = {
+        "storage_count": storage,
+        "targets_per_node_count": targets,
+        "replication": replication,
+        "meta_count": meta,
+        "mgmtd_count": mgmtds,
+    }
+    given = {name: count for name, count in asked.items() if count is not None}
+    shape = replace(DEFAULT_SHAPE, **given) if given else None
     began = time.monotonic()
     cluster = Cluster(directory)
     cluster.up(shape, say)
@@ -128,7 +138,14 @@ def status(as_json: bool, directory: Path) -> None:
     well = all(r.state == "healthy" for r in rows) and chains is not None and not chains["unavailable"]
     if as_json:
         processes = [
-            {"name": r.name, "state": r.state, "pid": r.pid, "port": r.port, "http_port": r.http_port}
+            {
+                "name": r.name,
+                "state": r.state,
+                "role": r.role,
+                "pid": r.pid,
+                "port": r.port,
+                "http_port": r.http_port,
+            }
             for r in rows
         ]
         out = [msgspec.structs.asdict(m) for m in members]
@@ -138,7 +155,8 @@ def status(as_json: bool, directory: Path) -> None:
         table = Table("process", "state", "pid", "port", "metrics and health")
         for r in rows:
             http = f"http://127.0.0.1:{r.http_port}/"
-            table.add_row(r.name, r.state, str(r.pid or ""), str(r.port or ""), http)
+            state = f"{r.state}, {r.role}" if r.role else r.state
+            table.add_row(r.name, state, str(r.pid or ""), str(r.port or ""), http)
         Console().print(table)
         if chains is not None:
             click.echo(

@@ -16,10 +16,11 @@ from urllib.parse import quote
 from fs3.ids import NodeId
 
 PLAN_VERSION = 1
-MGMTD_NODE = 1
+FIRST_MGMTD_NODE = 1
 FIRST_META_NODE = 11
 FIRST_STORAGE_NODE = 101
 COUNT_MAX = 64
+MGMTD_COUNT_MAX = FIRST_META_NODE - FIRST_MGMTD_NODE
 HOST = "127.0.0.1"
 
 
@@ -31,18 +32,21 @@ class ClusterShape:
     targets_per_node_count: int = 2
     replication: int = 3
     meta_count: int = 2
+    mgmtd_count: int = 1
+    """One is primary, the others stand by. On a laptop, which dies with all of them, one is enough."""
 
     def problem(self) -> str:
         """Why this shape cannot be, or ""."""
         counts = (
-            ("storage nodes", self.storage_count),
-            ("targets a node", self.targets_per_node_count),
-            ("replicas", self.replication),
-            ("meta services", self.meta_count),
+            ("storage nodes", self.storage_count, COUNT_MAX),
+            ("targets a node", self.targets_per_node_count, COUNT_MAX),
+            ("replicas", self.replication, COUNT_MAX),
+            ("meta services", self.meta_count, COUNT_MAX),
+            ("mgmtds", self.mgmtd_count, MGMTD_COUNT_MAX),
         )
-        for name, count in counts:
-            if not 1 <= count <= COUNT_MAX:
-                return f"{count} {name}: must be between 1 and {COUNT_MAX}"
+        for name, count, count_max in counts:
+            if not 1 <= count <= count_max:
+                return f"{count} {name}: must be between 1 and {count_max}"
         if self.replication > self.storage_count:
             return (
                 f"{self.replication} replicas need as many storage nodes; there are {self.storage_count}: "
@@ -88,10 +92,14 @@ class ClusterPlan:
         assert found is not None and found.port, name
         return f"{HOST}:{found.port}"
 
+    def mgmtds(self) -> tuple[str, ...]:
+        """RPC addresses of all mgmtds."""
+        return tuple(f"{HOST}:{p.port}" for p in self.processes if p.role == "mgmtd")
+
 
 def port_count(shape: ClusterShape) -> int:
     """How many ports a cluster of this shape needs."""
-    return 1 + 2 * (1 + shape.meta_count + shape.storage_count)
+    return 1 + 2 * (shape.mgmtd_count + shape.meta_count + shape.storage_count)
 
 
 def make_plan(shape: ClusterShape, ports: Sequence[int]) -> ClusterPlan:
@@ -102,7 +110,8 @@ def make_plan(shape: ClusterShape, ports: Sequence[int]) -> ClusterPlan:
     def add(name: str, role: str, node: int) -> None:
         processes.append(ProcessPlan(name, role, NodeId(node), left.pop(0), left.pop(0)))
 
-    add("mgmtd-1", "mgmtd", MGMTD_NODE)
+    for i in range(shape.mgmtd_count):
+        add(f"mgmtd-{i + 1}", "mgmtd", FIRST_MGMTD_NODE + i)
     for i in range(shape.meta_count):
         add(f"meta-{i + 1}", "meta", FIRST_META_NODE + i)
     for i in range(shape.storage_count):
@@ -121,17 +130,16 @@ def settings_text(plan: ClusterPlan, process: ProcessPlan, directory: Path, owne
             f"node_id = {process.node}",
             f"listen = {_text(f'{HOST}:{process.port}')}",
             f"cluster_key = {_text(directory / 'cluster.key')}",
+            f"mgmtd = [{', '.join(map(_text, plan.mgmtds()))}]",
         ]
         if process.role == "storage":
             lines += [
-                f"mgmtd = [{_text(plan.address('mgmtd-1'))}]",
                 f"directory = {_text(directory / process.name)}",
                 f"disks = [{_text(directory / process.name / 'disk-0')}]",
                 f"targets_per_disk_count = {plan.shape.targets_per_node_count}",
             ]
         elif process.role == "meta":
-            lines += [f"mgmtd = [{_text(plan.address('mgmtd-1'))}]", f"kv = {_text(kv_url)}"]
-            lines += [f"root_uid = {owner[0]}", f"root_gid = {owner[1]}"]
+            lines += [f"kv = {_text(kv_url)}", f"root_uid = {owner[0]}", f"root_gid = {owner[1]}"]
         else:
             lines += [f"kv = {_text(kv_url)}"]
     lines += ["", "[daemon]", f"http_port = {process.http_port}", ""]
@@ -148,6 +156,7 @@ def plan_text(plan: ClusterPlan) -> str:
         f"targets_per_node_count = {shape.targets_per_node_count}",
         f"replication = {shape.replication}",
         f"meta_count = {shape.meta_count}",
+        f"mgmtd_count = {shape.mgmtd_count}",
         f"ports = {list(_all_ports(plan))}",
     ]
     return "\n".join(head) + "\n"
@@ -158,10 +167,11 @@ def plan_from(values: dict[str, object]) -> ClusterPlan:
     try:
         version, ports = values["version"], values["ports"]
         shape = ClusterShape(
-            *(
-                _whole(values[key])
-                for key in ("storage_count", "targets_per_node_count", "replication", "meta_count")
-            )
+            storage_count=_whole(values["storage_count"]),
+            targets_per_node_count=_whole(values["targets_per_node_count"]),
+            replication=_whole(values["replication"]),
+            meta_count=_whole(values["meta_count"]),
+            mgmtd_count=_whole(values.get("mgmtd_count", 1)),  # plans of before there could be several
         )
     except KeyError as error:
         raise ValueError(f"{error.args[0]} is missing") from error

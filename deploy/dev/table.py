@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fs3.clock import SystemClock
-from fs3.errors import Fs3Error, MaybeApplied, Retryable
+from fs3.errors import Fs3Error, MaybeApplied, Retryable, Unavailable
 from fs3.identity.handshake import NodeCredentials
 from fs3.identity.key_file import system_nonce
 from fs3.identity.keys import ClusterKey
@@ -14,6 +14,7 @@ from fs3.rng import system_rng
 from fs3.rpc.client import RpcClient
 from fs3.rpc.network import SystemNetwork
 from fs3.rpc.service import Caller
+from fs3.stubs.mgmtd import MgmtdStub
 from fs3.wire.mgmtd import (
     CREATE_CHAIN_TABLE,
     STATUS,
@@ -42,7 +43,7 @@ def fetch_status(key: ClusterKey, plan: ClusterPlan, timeout_s: float) -> Status
     async def fetch() -> StatusResponse:
         client = _client(key)
         try:
-            return await client.call(plan.address("mgmtd-1"), STATUS, StatusRequest(), timeout_s=timeout_s)
+            return await _status(_stub(client, plan), timeout_s)
         finally:
             await client.aclose()
 
@@ -59,13 +60,26 @@ def _client(key: ClusterKey) -> RpcClient:
     )
 
 
+def _stub(client: Caller, plan: ClusterPlan) -> MgmtdStub:
+    return MgmtdStub(client, plan.mgmtds(), SystemClock(), system_rng())
+
+
+async def _status(mgmtd: MgmtdStub, timeout_s: float) -> StatusResponse:
+    status = await mgmtd.call(STATUS, StatusRequest(), timeout_s=timeout_s)
+    if not status.is_primary:  # a standby knows of no chains
+        mgmtd.primary = status.primary_address
+        raise Unavailable("the mgmtd that was asked is not the primary any more")
+    return status
+
+
 async def _create(key: ClusterKey, plan: ClusterPlan, timeout_s: float) -> StatusResponse:
     clock, client = SystemClock(), _client(key)
+    mgmtd = _stub(client, plan)
     deadline_s = clock.boot_s() + timeout_s
     try:
         while True:
             try:
-                status = await _attempt(client, plan)
+                status = await _attempt(mgmtd, plan)
                 if status.serving_chain_count and not status.unavailable_chain_count:
                     return status
             except (Retryable, MaybeApplied) as error:
@@ -78,14 +92,13 @@ async def _create(key: ClusterKey, plan: ClusterPlan, timeout_s: float) -> Statu
         await client.aclose()
 
 
-async def _attempt(client: Caller, plan: ClusterPlan) -> StatusResponse:
-    address = plan.address("mgmtd-1")
-    status = await client.call(address, STATUS, StatusRequest(), timeout_s=CALL_TIMEOUT_S)
+async def _attempt(mgmtd: MgmtdStub, plan: ClusterPlan) -> StatusResponse:
+    status = await _status(mgmtd, CALL_TIMEOUT_S)
     if status.serving_chain_count + status.degraded_chain_count + status.unavailable_chain_count == 0:
         request = CreateChainTableRequest(
             replication=plan.shape.replication,
             wait_for_targets=plan.shape.storage_count * plan.shape.targets_per_node_count,
         )
-        await client.call(address, CREATE_CHAIN_TABLE, request, timeout_s=CALL_TIMEOUT_S)
-        status = await client.call(address, STATUS, StatusRequest(), timeout_s=CALL_TIMEOUT_S)
+        await mgmtd.call(CREATE_CHAIN_TABLE, request, timeout_s=CALL_TIMEOUT_S, idempotent=False)
+        status = await _status(mgmtd, CALL_TIMEOUT_S)
     return status

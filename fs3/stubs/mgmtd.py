@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from ..clock import Clock
-from ..errors import DeadlineExceeded, Fs3Error, MaybeApplied, Retryable, Unavailable
+from ..errors import Busy, DeadlineExceeded, Fs3Error, MaybeApplied, Retryable, Unavailable
 from ..log import Logger
 from ..rng import Rng
 from ..routing import ChainInfo, NodeKind, RoutingDelta, RoutingInfo, apply_delta, with_chain
@@ -106,13 +106,17 @@ class MgmtdStub:
         return answer
 
     async def _find(self, timeout_s: float) -> str:
-        """The primary's address: asks each mgmtd in turn, and follows one hint. Unavailable."""
+        """The primary's address: asks each mgmtd in turn, and follows hints.
+
+        Unavailable: none is reached; Busy: some are, and stand by: one of them will be primary in seconds.
+        """
         places = [*self._seeds, *self._learnt]
         self._turn += 1
         places = places[self._turn % len(places) :] + places[: self._turn % len(places)]
         deadline_s = self._clock.boot_s() + timeout_s
         last: Fs3Error = Unavailable("no mgmtd is primary")
         seen: dict[str, None] = {}
+        some_stand_by = False
         while places:
             address = places.pop(0)
             left_s = deadline_s - self._clock.boot_s()
@@ -130,9 +134,10 @@ class MgmtdStub:
             if answer.is_primary:
                 self.primary = address
                 return address
+            some_stand_by = True
             if answer.primary_address:
                 places.insert(0, answer.primary_address)
-        raise Unavailable(f"no primary mgmtd found: {last}") from last
+        raise (Busy if some_stand_by else Unavailable)(f"no primary mgmtd found: {last}") from last
 
 
 class RoutingCache:

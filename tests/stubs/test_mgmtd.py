@@ -1,0 +1,71 @@
+"""Looking for the primary among several mgmtds: hints, standbys, and nobody at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fs3.clock import Clock
+from fs3.errors import Busy, Unavailable
+from fs3.rng import derived_rng
+from fs3.stubs.mgmtd import MgmtdStub
+from fs3.wire.mgmtd import GetRoutingResponse
+from tests.sim.loop import SimClock, SimLoop, run_virtual
+
+SEEDS = ("m1:1", "m2:1", "m3:1")
+
+
+class Mgmtds:
+    """Answers as each of them would; those that are not named cannot be reached."""
+
+    def __init__(self, answers: dict[str, GetRoutingResponse]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def call(self, address: str, method: Any, request: Any, **_: Any) -> Any:
+        self.asked.append(address)
+        if address not in self.answers:
+            raise Unavailable(f"cannot connect to {address}")
+        return self.answers[address]
+
+
+def find(answers: dict[str, GetRoutingResponse]) -> tuple[str, list[str]]:
+    """Who is found, and who was asked for it."""
+    mgmtds = Mgmtds(answers)
+
+    async def scenario(clock: Clock) -> str:
+        stub = MgmtdStub(mgmtds, SEEDS, clock, derived_rng(1, "stub"))
+        await stub.get_routing(0, 0.0)
+        return stub.primary
+
+    loop = SimLoop()
+    return run_virtual(scenario(SimClock(loop)), loop), mgmtds.asked
+
+
+def standby(hint: str = "") -> GetRoutingResponse:
+    return GetRoutingResponse(is_primary=False, primary_address=hint)
+
+
+PRIMARY = GetRoutingResponse(is_primary=True)
+
+
+@pytest.mark.parametrize("where", SEEDS)
+def test_the_primary_is_found_wherever_it_is(where: str) -> None:
+    answers = {seed: standby() for seed in SEEDS} | {where: PRIMARY}
+    assert find(answers)[0] == where
+
+
+def test_hints_are_followed_also_to_one_that_is_no_seed() -> None:
+    found, asked = find({seed: standby("m9:1") for seed in SEEDS} | {"m9:1": PRIMARY})
+    assert found == "m9:1" and asked[1] == "m9:1"
+
+
+def test_standbys_without_a_primary_are_worth_waiting_for() -> None:
+    with pytest.raises(Busy):  # both name the dead one, which is asked once only
+        find({"m2:1": standby("m1:1"), "m3:1": standby("m1:1")})
+
+
+def test_nobody_at_all_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        find({})
