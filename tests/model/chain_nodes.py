@@ -10,7 +10,6 @@ import msgspec
 
 from fs3.errors import Fs3Error, StaleRouting, Unavailable
 from fs3.ids import ChainId, ChainVersion, NodeId, TargetId, node_of_target
-from fs3.mgmtd.lease import LeaseRecord
 from fs3.routing import ChainInfo, LocalState, RoutingInfo
 from fs3.storage.effects import (
     Adopt,
@@ -36,7 +35,7 @@ from .chain_model import ChainWorld
 from .chain_resync import Reply, Resync
 from .chain_store import CHAIN, CHUNK, sums_of
 from .lease_model import Machine, target_of
-from .lease_nodes import STORE_TIMEOUT_S, MgmtdProcess, NodeProcess, newest
+from .lease_nodes import MgmtdProcess, NodeProcess, newest
 
 TICK_S = 0.1
 CALL_S = 1.0
@@ -379,23 +378,3 @@ def call_over(
 
     world.send("rpc", caller.number, to, deliver)
     world.after(timeout_s, lambda: caller.run(lambda: finish(Unavailable("no answer"))))
-
-
-class ChainMgmtd(MgmtdProcess):
-    """One generation of a mgmtd."""
-
-    def _load(self, record: LeaseRecord, began_s: float) -> None:
-        """A picture that does not come in time is given up with the term."""
-        super()._load(record, began_s)
-
-        def late() -> None:
-            if self.term is None and record.same_term(self.lease.record):
-                self.lease.resign()
-
-        self.world.after(STORE_TIMEOUT_S, lambda: self.run(late))
-
-    def _pass(self) -> None:
-        """No pass while a change is being written: whom it leaves out must not be covered again."""
-        since_s = self._writing_since_s
-        if since_s is None or self.now_s() - since_s >= STORE_TIMEOUT_S:
-            super()._pass()

@@ -15,10 +15,9 @@ from fs3.routing import ChainInfo, TargetState
 
 from .chain_clients import start_clients
 from .chain_model import HEAL_S, ChainMachines, ChainWorld
-from .chain_nodes import ChainMgmtd
 from .chain_store import CHAIN
 from .lease_model import MGMTDS, NODES, target_of
-from .lease_nodes import newest
+from .lease_nodes import MgmtdProcess, newest
 
 TROUBLE_S = 36.0
 
@@ -38,7 +37,7 @@ class ChainWalk:
         for number in NODES:
             world.parts.node(world.hosts[number])
         for number in MGMTDS:
-            ChainMgmtd(world.hosts[number])
+            MgmtdProcess(world.hosts[number])
         start_clients(world)
         trouble = ChainTrouble(world, self.focus, self.trouble_s)
         trouble.begin()
@@ -327,7 +326,7 @@ def _start_node(world: ChainWorld, number: int) -> None:
 
 
 def _start_mgmtd(world: ChainWorld, number: int) -> None:
-    ChainMgmtd(world.hosts[number])
+    MgmtdProcess(world.hosts[number])
 
 
 FOCI = (

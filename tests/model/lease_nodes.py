@@ -289,8 +289,14 @@ class MgmtdProcess(Process):
             self._writing_since_s = None
             world.counts["takeovers"] += 1
 
+        def late() -> None:
+            if self.term is None and record.same_term(self.lease.record):
+                self.lease.resign()
+
         self.term = None
         world.transact(self, lambda register: register.routing, done)
+        # a picture that does not come in time is given up with the term
+        world.after(STORE_TIMEOUT_S, lambda: self.run(late))
 
     def _nonce(self) -> bytes:
         return self.world.rng.randbytes(16)
@@ -339,8 +345,9 @@ class MgmtdProcess(Process):
     # --- chains ---
 
     def _pass(self) -> None:
+        """One pass; none while a change is being written: whom it leaves out must not be covered again."""
         term = self._acting_term()
-        if term is None:
+        if term is None or self._is_writing():
             return
         now_s = self.now_s()
         for node, known in term.routing.nodes.items():
@@ -351,18 +358,21 @@ class MgmtdProcess(Process):
             rules = [rule.value for rule, _ in plan.changed]
             self._write(lambda at: at.chains.change(at, plan, len(CHAINS)), rules)
 
+    def _is_writing(self) -> bool:
+        """Whether a change is under way; one that is in doubt ends the term: everything is read afresh."""
+        if self._writing_since_s is None:
+            return False
+        if self.now_s() - self._writing_since_s >= STORE_TIMEOUT_S:
+            self.lease.resign()
+            self.term, self._writing_since_s = None, None
+        return True
+
     def _write(self, plan: Callable[[Term], Change], rules: list[str] | None = None) -> None:
         """One change at a time, under the lease record."""
-        term, now_s = self.term, self.now_s()
-        if term is None or (
-            self._writing_since_s is not None and now_s - self._writing_since_s < STORE_TIMEOUT_S
-        ):
+        if self._is_writing() or self.term is None:
             return
-        if self._writing_since_s is not None:
-            self.lease.resign()  # an earlier change is in doubt: read everything afresh
-            self.term, self._writing_since_s = None, None
-            return
-        self._writing_since_s = now_s
+        term = self.term
+        self._writing_since_s = self.now_s()
         change, world = plan(term), self.world
         routing = changed_routing(term.routing, change)
 
