@@ -77,6 +77,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         self._still_turns = 0
         self._timers: list[tuple[float, int, TimerAt]] = []
         self._timers_made = 0
+        self._standing: dict[Callable[[Context], bool], deque[Any]] = {}
         self._due: deque[Any] = getattr(self, "_ready")  # noqa: B009  # where call_soon puts its handles
 
     def time(self) -> float:
@@ -105,6 +106,21 @@ class SimLoop(asyncio.SelectorEventLoop):
             if is_of(timer.set_in):
                 timer.cancel()
 
+    def hold_back(self, is_of: Callable[[Context], bool]) -> None:
+        """What is due in contexts of which ``is_of`` is true waits until ``let_go``."""
+        self._standing[is_of] = deque()
+
+    def let_go(self, is_of: Callable[[Context], bool]) -> None:
+        """Run what has waited, in the order in which it became due."""
+        self._due.extend(self._standing.pop(is_of))
+
+    def _stands(self, handle: Any) -> bool:
+        for is_of, held in self._standing.items():
+            if is_of(handle._context):
+                held.append(handle)
+                return True
+        return False
+
     def _run_once(self) -> None:
         """One turn: everything that is ready now; if nothing is, the clock jumps to the next timer."""
         timers, due = self._timers, self._due
@@ -125,7 +141,7 @@ class SimLoop(asyncio.SelectorEventLoop):
                 due.append(timer)
         for _ in range(len(due)):  # what these make ready belongs to the next turn
             handle = due.popleft()
-            if not handle.cancelled():
+            if not handle.cancelled() and not (self._standing and self._stands(handle)):
                 handle._run()
 
     def _stand_still(self) -> None:
@@ -148,20 +164,33 @@ class SimLoop(asyncio.SelectorEventLoop):
 
 
 class SimClock:
-    """A node's clock: its rate may drift and its wall clock may jump; ``boot_s`` never steps back."""
+    """A node's clock: its rate may drift, its wall clock may jump and it may stand still for a while;
+    ``boot_s`` never steps back."""
 
     def __init__(self, loop: SimLoop, *, drift: float = 0.0, offset_s: float = 0.0) -> None:
-        assert abs(drift) < 0.01, drift
         self._loop = loop
-        self._rate = 1.0 + drift
-        self._offset_s = offset_s
+        self._rate = 1.0
+        self._from_s, self._boot_s = START_S, offset_s
+        """At loop time ``_from_s`` it showed ``_boot_s``, and goes at ``_rate`` since."""
         self.wall_jump_ns = 0
+        self.drift(drift)
 
     def boot_s(self) -> float:
-        return self._offset_s + (self._loop.time() - START_S) * self._rate
+        return self._boot_s + max(0.0, self._loop.time() - self._from_s) * self._rate
 
     def wall_ns(self) -> int:
         return WALL_START_NS + int((self._loop.time() - START_S) * 1e9) + self.wall_jump_ns
+
+    def drift(self, drift: float) -> None:
+        """From now on it goes so much too fast (or, below 0, too slowly)."""
+        assert abs(drift) < 0.01, drift
+        if self._loop.time() > self._from_s:
+            self._boot_s, self._from_s = self.boot_s(), self._loop.time()
+        self._rate = 1.0 + drift
+
+    def stand_still(self, seconds: float) -> None:
+        """It shows the same for so long, and has lost that time for good."""
+        self._boot_s, self._from_s = self.boot_s(), max(self._from_s, self._loop.time()) + seconds
 
 
 def run_virtual(main: Coroutine[Any, Any, T], loop: SimLoop | None = None) -> T:

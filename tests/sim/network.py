@@ -12,6 +12,7 @@ from fs3.rng import Rng
 from fs3.rpc.network import DatagramPort, Listener, split_address
 
 from .loop import SimLoop
+from .process import owner_of
 from .wires import LinkFaults, Plane, SimStream, Weather
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -73,11 +74,33 @@ class SimInternet:
         """The links between two hosts are whole again."""
         self.weather.faults.cut.pop((source, destination), None)
         self.weather.faults.cut.pop((destination, source), None)
+        self.weather.faults.refused.pop((source, destination), None)
+
+    def refuse(self, source: str, destination: str) -> None:
+        """A firewall refuses new connections from ``source`` in the name of ``destination``."""
+        self.weather.faults.refused[source, destination] = True
+
+    def hold_back(self, source: str, destination: str, plane: Plane, most_s: float) -> None:
+        """What passes (of a plane) from ``source`` to ``destination`` takes up to ``most_s`` longer."""
+        self.weather.faults.late[source, destination] = plane, most_s
+
+    def let_pass(self, source: str, destination: str) -> None:
+        """Nothing is held back on this way any more."""
+        self.weather.faults.late.pop((source, destination), None)
+
+    def reset(self, source: str, destination: str) -> int:
+        """Somebody forges resets of all connections between two hosts; returns how many there were."""
+        ends = [s for s in self._streams if s.is_between(source, destination) and not s.is_closing()]
+        for stream in ends:
+            stream.lose(ConnectionResetError("forged reset"))
+        return len(ends)
 
     def heal(self) -> None:
         """Every link is whole, and nothing is lost or slow any more."""
         faults = self.weather.faults
         faults.cut.clear()
+        faults.late.clear()
+        faults.refused.clear()
         faults.slow_rate = faults.reset_rate = faults.datagram_loss_rate = faults.datagram_copy_rate = 0.0
 
 
@@ -94,10 +117,15 @@ class SimListener:
         self.context = contextvars.copy_context()
 
     def accept(self, stream: SimStream) -> None:
-        """Serve a connection, in the listening process."""
-        self.context.copy().run(self._accept, stream)
+        """Serve a connection, in the listening process; one that stands still does so when it goes on."""
+        if stream.owner is not None and stream.owner.is_paused:
+            self._net.weather.loop.call_soon(self._accept, stream, context=self.context.copy())
+        else:
+            self.context.copy().run(self._accept, stream)
 
     def _accept(self, stream: SimStream) -> None:
+        if stream.is_closing():
+            return  # the caller has gone, or the process was killed, while the connection waited
         protocol = self.make_protocol()
         stream.set_protocol(protocol)
         protocol.connection_made(stream)
@@ -119,6 +147,7 @@ class SimDatagramPort:
         self.address = address
         self.receive = receive
         self._context = contextvars.copy_context()
+        self._owner = owner_of(self._context)
 
     def send(self, data: bytes, address: str) -> None:
         """Send, lose, delay or double."""
@@ -126,16 +155,28 @@ class SimDatagramPort:
         faults = weather.faults
         if self._net.ports.get(self.address) is not self:
             return  # closed, or the host crashed
+        peer_host, _ = split_address(address)
         copies = 2 if weather.strikes("datagram copy", faults.datagram_copy_rate) else 1
         for _ in range(copies):
             if not weather.strikes("datagram loss", faults.datagram_loss_rate):
-                weather.after(weather.delay_s(), self._arrive, data, address)
+                delay_s = weather.delay_between_s(self.host, peer_host, "datagrams")
+                weather.after(delay_s, self._arrive, data, address)
 
     def _arrive(self, data: bytes, address: str) -> None:
         port = self._net.ports.get(address)
         if port is not None and not self._net.weather.is_cut(self.host, port.host, "datagrams"):
             self._net.weather.note(self.host, port.host, data)
-            port._context.copy().run(port.receive, data, self.address)
+            port._receive_soon(data, self.address)
+
+    def _receive_soon(self, data: bytes, sender: str) -> None:
+        if self._owner is not None and self._owner.is_paused:
+            self._net.weather.loop.call_soon(self._receive, data, sender, context=self._context.copy())
+        else:
+            self._context.copy().run(self.receive, data, sender)
+
+    def _receive(self, data: bytes, sender: str) -> None:
+        if self._net.ports.get(self.address) is self:
+            self.receive(data, sender)
 
     def close(self) -> None:
         """Receive nothing more."""
@@ -169,7 +210,7 @@ class SimNetwork:
         while any(weather.is_cut(*way, "streams") for way in ways):  # noqa: ASYNC110
             await asyncio.sleep(1.0)  # as SYNs are sent again
         listener = self._net.listeners.get(address)
-        if listener is None:
+        if listener is None or (self.host, peer_host) in weather.faults.refused:
             raise ConnectionRefusedError(f"nobody listens at {address}")
         near_name, far_name = (self.host, self._net.free_port()), split_address(address)
         near_extra = {"sockname": near_name, "peername": far_name}

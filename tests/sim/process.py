@@ -29,6 +29,7 @@ class SimProcess:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_dead = False
+        self.is_paused = False
         self.tasks: dict[asyncio.Task[Any], None] = {}
 
     def start(self, scope: TaskScope, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -37,8 +38,23 @@ class SimProcess:
         context.run(_PROCESS.set, self)
         return context.run(scope.start, self.name, work)
 
+    def pause(self) -> None:
+        """It stands still (SIGSTOP): nothing of it runs, and what comes for it waits."""
+        self.is_paused = True
+        _loop().hold_back(self._owns)
+
+    def resume(self) -> None:
+        """It goes on with all that has become due meanwhile."""
+        if self.is_paused:
+            self.is_paused = False
+            _loop().let_go(self._owns)
+
+    def _owns(self, context: contextvars.Context) -> bool:
+        return context.get(_PROCESS) is self
+
     def kill(self) -> None:
         """Every task ends at the await where it is. The caller has taken its world away."""
+        self.resume()
         self.is_dead = True
         for task in self.tasks:
             task.cancel()
@@ -54,14 +70,23 @@ class SimProcess:
         assert self.is_dead, self.name
         for _ in range(REAP_TURNS):
             if not self.tasks:
-                loop = asyncio.get_running_loop()
-                assert isinstance(loop, SimLoop)
-                loop.cancel_timers(lambda context: context.get(_PROCESS) is self)
+                _loop().cancel_timers(self._owns)
                 return
             self.kill()  # what a ``finally`` waits for, or has started, ends as well
             await asyncio.sleep(0)
         left = sorted(task.get_name() for task in self.tasks)
         raise AssertionError(f"tasks of {self.name} do not end when they are cancelled: {left}")
+
+
+def owner_of(context: contextvars.Context) -> SimProcess | None:
+    """The process that a context belongs to."""
+    return context.get(_PROCESS)
+
+
+def _loop() -> SimLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimLoop)
+    return loop
 
 
 def keep_processes(loop: asyncio.AbstractEventLoop) -> None:

@@ -78,3 +78,21 @@ def test_a_thread_pool_is_refused() -> None:
 
     with pytest.raises(AssertionError, match="thread pool"):
         run_virtual(main())
+
+
+def test_a_clock_that_stands_still_loses_that_time_and_goes_on() -> None:
+    async def main() -> tuple[float, float, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        clock = SimClock(loop, offset_s=7.0)
+        await asyncio.sleep(10)
+        clock.stand_still(2.0)
+        await asyncio.sleep(1)
+        standing_s = clock.boot_s()
+        await asyncio.sleep(3)
+        clock.drift(0.005)
+        moved_s = clock.boot_s()
+        await asyncio.sleep(100)
+        return standing_s, moved_s, clock.boot_s() - moved_s
+
+    assert run_virtual(main()) == pytest.approx((17.0, 19.0, 100.5))

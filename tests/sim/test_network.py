@@ -131,3 +131,42 @@ def test_one_seed_gives_one_history_of_datagrams() -> None:
     assert first == history(7) != history(8)
     arrived = [data[0] for data, _ in first]
     assert arrived != sorted(arrived) and len(set(arrived)) < 100 and len(arrived) > len(set(arrived))
+
+
+def test_what_is_held_back_on_one_way_comes_late_and_the_other_way_does_not_know() -> None:
+    loop, net = world()
+
+    async def main() -> None:
+        near, far = await pair(net)
+        net.hold_back("a", "b", "streams", 3.0)
+        near.transport.write(b"late")
+        far.transport.write(b"soon")
+        await asyncio.sleep(1)
+        assert (bytes(near.received), bytes(far.received)) == (b"soon", b"")
+        await asyncio.sleep(2.1)
+        assert far.received == b"late"
+        net.let_pass("a", "b")
+        near.transport.write(b" and soon")
+        await asyncio.sleep(0.1)
+        assert far.received == b"late and soon"
+
+    run_virtual(main(), loop)
+
+
+def test_forged_resets_end_all_connections_of_two_hosts_and_a_firewall_refuses_new_ones() -> None:
+    loop, net = world()
+
+    async def main() -> None:
+        near, far = await pair(net)
+        assert net.reset("b", "a") == 2
+        await asyncio.sleep(0.1)
+        assert len(near.lost) == len(far.lost) == 1
+        listener = await net.host("b").listen("b:1", Recorder)
+        net.refuse("a", "b")
+        with pytest.raises(ConnectionRefusedError):
+            await net.host("a").connect("b:1", Recorder)
+        net.mend("a", "b")
+        await net.host("a").connect("b:1", Recorder)
+        listener.close()
+
+    run_virtual(main(), loop)

@@ -151,3 +151,51 @@ def test_a_silent_host_is_told_of_only_when_it_is_back() -> None:
         assert lost_s - back_s < 0.5 and "started again" in text
 
     run_virtual(main(), loop)
+
+
+def test_a_paused_process_stands_still_and_what_came_meanwhile_waits_for_it() -> None:
+    loop = SimLoop()
+    beats: list[str] = []
+    got: list[tuple[float, bytes]] = []
+
+    class Taker(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            got.append((loop.time(), data))
+
+    async def main() -> None:
+        keep_processes(loop)
+        net = SimInternet(loop, derived_rng(1, "net"), LinkFaults())
+        async with TaskScope("test", lambda name, error: None) as scope:
+            server = SimProcess("s")
+
+            async def serve() -> None:
+                await net.host("s").listen("s:1", Taker)
+                port = await net.host("s").open_datagrams(
+                    "s:2", lambda data, _: got.append((loop.time(), data))
+                )
+                assert port.address == "s:2"
+                await _beat(beats, "s")
+
+            server.start(scope, serve())
+            await asyncio.sleep(0.5)
+            transport, _ = await net.host("c").connect("s:1", asyncio.Protocol)
+            server.pause()
+            transport.write(b"stream")
+            (await net.host("c").open_datagrams("c:2", lambda *_: None)).send(b"datagram", "s:2")
+            late, _ = await net.host("c").connect("s:1", asyncio.Protocol)
+            late.write(b"late")
+            await asyncio.sleep(10)
+            assert beats == ["s"] and not got
+            server.resume()
+            resumed_s = loop.time()
+            await asyncio.sleep(0.5)
+            assert beats == ["s", "s"]
+            assert sorted(data for _, data in got) == [b"datagram", b"late", b"stream"]
+            assert {at_s for at_s, _ in got} == {resumed_s}
+            server.pause()
+            net.crash("s")
+            server.kill()
+            await server.reap()
+            assert not server.tasks
+
+    run_virtual(main(), loop)

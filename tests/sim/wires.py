@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from fs3.rng import Rng
 
+from .process import SimProcess, owner_of
+
 HIGH_WATER_BYTES = 1 << 20
 LOW_WATER_BYTES = 1 << 18
 RETRANSMIT_S = 0.2
@@ -45,6 +47,10 @@ class LinkFaults:
     datagram_copy_rate: float = 0.0
     cut: dict[tuple[str, str], Plane] = field(default_factory=dict)
     """(from host, to host) -> what does not pass this way."""
+    late: dict[tuple[str, str], tuple[Plane, float]] = field(default_factory=dict)
+    """(from host, to host) -> which deliveries take how many seconds longer, at most."""
+    refused: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """(from host, to host): a firewall answers for the host that nobody listens there."""
     down: dict[str, bool] = field(default_factory=dict)
     """Hosts without power: nothing passes, and nobody is told."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -89,6 +95,15 @@ class Weather:
             delay += self._rng.uniform(0, self.faults.slow_s)
         return delay
 
+    def delay_between_s(self, source: str, destination: str, plane: Plane) -> float:
+        """How long a delivery from one host to another takes."""
+        delay = self.delay_s()
+        held, most_s = self.faults.late.get((source, destination), ("all", 0.0))
+        if most_s and held in ("all", plane):
+            self.faults.struck(f"held back, {plane}")
+            delay += self._rng.uniform(most_s / 2, most_s)
+        return delay
+
     def strikes(self, kind: str, rate: float) -> bool:
         """Whether a fault of this rate strikes now."""
         if rate and self._rng.random() < rate:
@@ -119,6 +134,7 @@ class SimStream(asyncio.Transport):
         self._weather = weather
         self._context = context
         """Of the process whose end this is: its protocol runs there, whoever sent."""
+        self.owner: SimProcess | None = owner_of(context)
         self.host = host
         self._peer_host = peer_host
         self.peer: SimStream | None = None
@@ -195,6 +211,10 @@ class SimStream(asyncio.Transport):
 
     # -- the network's side
 
+    def is_between(self, one: str, other: str) -> bool:
+        """Whether this is an end of a connection of these two hosts."""
+        return (self.host, self._peer_host) in ((one, other), (other, one))
+
     def lose(self, error: Exception | None) -> None:
         """This end's connection is over."""
         if self._ended:
@@ -221,7 +241,8 @@ class SimStream(asyncio.Transport):
                 self._finish()
             return
         self._busy = True
-        self._weather.after(self._weather.delay_s(), self._deliver)
+        delay_s = self._weather.delay_between_s(self.host, self._peer_host, "streams")
+        self._weather.after(delay_s, self._deliver)
 
     def _deliver(self) -> None:
         self._busy = False
@@ -269,7 +290,10 @@ class SimStream(asyncio.Transport):
         """Bytes have come."""
         if not self._ended:
             self._inbox.append(data)
-            self._context.copy().run(self._drain_inbox)
+            if self.owner is not None and self.owner.is_paused:
+                self._soon(self._drain_inbox)
+            else:
+                self._context.copy().run(self._drain_inbox)
 
     def _soon(self, action: Callable[..., object], *values: Any) -> None:
         self._weather.loop.call_soon(action, *values, context=self._context.copy())
