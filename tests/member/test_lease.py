@@ -175,6 +175,35 @@ def test_another_generation_is_no_member() -> None:
     assert not is_valid(stranger, READY_S)
 
 
+def joining(version: int, *nodes: int) -> ChainInfo:
+    """A record whose last node joins."""
+    info = record(version, *nodes)
+    last = info.members[-1]
+    joiner = Member(target=last.target, state=last.state, generation=last.generation, joining=True)
+    return ChainInfo(chain=info.chain, version=info.version, members=(*info.members[:-1], joiner))
+
+
+def test_a_joiner_does_not_serve_by_the_primarys_word() -> None:
+    """The primary names it in a newer record when all others have acknowledged it; or they say so."""
+    found = leases(joining(2, 2, 3, 1))
+    found.sent_beacon(NodeId(9), 1, READY_S)
+    found.on_grant(NodeId(9), grant(1), READY_S)
+    assert not is_valid(found, READY_S + 0.1, 2)
+    granted_by(found, 2, 2, 2, READY_S + 0.2)
+    assert not is_valid(found, READY_S + 0.3, 2)
+    granted_by(found, 3, 3, 2, READY_S + 0.4)
+    assert is_valid(found, READY_S + 0.5, 2)
+
+
+def test_a_joiner_is_granted_what_is_acknowledged() -> None:
+    found = leases(joining(2, 1, 2, 3))
+    asked, version = ((CHAIN, ChainVersion(2)),), ChainVersion(2)
+    for acknowledged in ({}, {CHAIN: ChainVersion(1)}):
+        assert not found.answer(NodeId(3), Generation(1), 1, asked, acknowledged, READY_S).granted
+    assert found.answer(NodeId(2), Generation(1), 2, asked, {}, READY_S).granted == asked
+    assert found.answer(NodeId(3), Generation(1), 3, asked, {CHAIN: version}, READY_S).granted == asked
+
+
 def test_timings_that_do_not_fit_are_refused() -> None:
     assert TIMING.problem() is None
     bad = (

@@ -229,6 +229,31 @@ def test_a_lost_writers_file_is_settled_and_its_writes_are_refused() -> None:
     world.run(work())
 
 
+def test_a_lost_writers_late_write_does_not_appear_after_its_settlement() -> None:
+    """It arrives when the length was found out, and the session is not refused on the chains yet."""
+    world, met = World(), list[str]()
+
+    async def work() -> None:
+        client, other, workers = await world.client(), await world.client(), Workers(world)
+        opened = await client.chunked(b"f")
+        client.write(opened, 0, MIB)
+
+        async def late(call: str) -> None:
+            if call != "end_session":
+                world.chains.before.append(late)
+                return
+            met.append(call)
+            with pytest.raises(StaleFile):
+                client.write(opened, MIB, MIB)
+
+        await client.call(wire.CLOSE_SESSION, wire.CloseSessionRequest(session=client.session))
+        world.chains.before.append(late)
+        await workers.turn()
+        assert met and (await other.stat(b"f")).length_bytes == MIB
+
+    world.run(work())
+
+
 def test_nobody_is_lost_while_the_store_was_away() -> None:
     world = World()
 

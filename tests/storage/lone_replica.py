@@ -89,14 +89,14 @@ class Lone:
         *,
         version: int | None = None,
         chunk: ChunkId = CHUNK,
-        epoch: int = 0,
+        kind: UpdateKind = UpdateKind.WRITE,
     ) -> list[fx.Effect]:
-        """A client's WRITE at offset 0."""
+        """A client's update, a WRITE at offset 0 unless said otherwise."""
         self.tickets += 1
         ask = fx.WriteAsk(
             chunk,
             ChainVersion(version if version is not None else self.version),
-            UpdateKind.WRITE,
+            kind,
             0,
             len(data),
             sums_of(memoryview(data), 0),

@@ -37,6 +37,33 @@ def test_a_waiting_write_of_an_older_version_is_refused_at_adoption() -> None:
     assert isinstance(_error(effects), StaleRouting)
 
 
+def test_a_waiting_update_of_an_older_version_is_refused_at_adoption() -> None:
+    """It waits behind a pending one; by its turn its sender is perhaps no predecessor any more."""
+    middle = Lone(2, THREE)
+    middle.stage(middle.update(b"a", identity(1)))
+    assert middle.update(b"b", identity(2, 2)) == []
+    effects = middle.adopt(chain(2, SERVING, SERVING, SERVING))
+    assert kinds(effects) == [fx.Adopt, fx.Forward, fx.Fail]
+    assert isinstance(_error(effects), StaleRouting)
+    forwarded = middle.forwarded([effects[1]])
+    assert fx.Stage not in kinds(forwarded), "the waiting one has gone"
+
+
+def test_an_identity_keeps_the_chain_version_of_its_assignment() -> None:
+    """What travels under a later version, sent again, was numbered under the earlier one."""
+    middle = Lone(2, chain(2, SERVING, SERVING, SERVING))
+    effects = middle.update(b"a", identity(1, version=1), version=2)
+    (stage,) = effects
+    assert isinstance(stage, fx.Stage) and stage.update.identity == identity(1, version=1)
+    (forward,) = middle.stage(effects)
+    assert isinstance(forward, fx.Forward)
+    assert (forward.update.identity, forward.version) == (identity(1, version=1), 2)
+    commit, answer = middle.forwarded([forward])
+    assert isinstance(commit, fx.Commit) and commit.identity == identity(1, version=1)
+    assert isinstance(answer, fx.Answer) and answer.done is not None
+    assert answer.done.identity == identity(1, version=1)
+
+
 def test_another_version_is_refused_on_arrival() -> None:
     head = Lone(1, THREE)
     assert isinstance(_error(head.write(b"a", version=0)), StaleRouting)
@@ -104,6 +131,25 @@ def test_a_retry_is_answered_after_the_commit_only() -> None:
     (answer,) = tail.write(b"a")
     assert isinstance(answer, fx.Answer) and answer.replayed
     assert isinstance(_error(tail.write(b"z", 0)), InvalidRequest)
+
+
+def test_every_member_keeps_the_record_of_a_request() -> None:
+    for effects in (Lone(1, THREE).write(b"a"), Lone(2, THREE).update(b"a", identity(1))):
+        (stage,) = effects
+        assert isinstance(stage, fx.Stage) and stage.dedup is not None
+        assert (stage.dedup.session, stage.dedup.sequence) == (tag().session, tag().sequence)
+        assert stage.dedup.result.identity == stage.update.identity
+
+
+def test_numbers_go_on_after_a_removal() -> None:
+    lone = Lone(1, chain(1, SERVING))
+    lone.stage(lone.write(b"a", 1))
+    lone.stage(lone.write(b"", 2, kind=UpdateKind.REMOVE))
+    again = lone.write(b"b", 3)
+    (stage,) = again
+    assert isinstance(stage, fx.Stage) and stage.update.identity.update_version == 3
+    lone.stage(again)
+    assert lone.content == b"b"
 
 
 def test_a_record_without_its_version_is_a_violation() -> None:

@@ -376,6 +376,16 @@ def test_the_high_water_mark_of_a_dropped_append_is_known_after_a_restart() -> N
     assert store.space().used_bytes == 2 * used_bytes
 
 
+def test_the_floor_of_numbers_only_grows() -> None:
+    store = SimShop().create()
+    store.raise_floor(7)
+    store.raise_floor(5)
+    assert store.number_floor == 7
+    apply(store, remove(chunk(0), identity(3)))
+    store.drop_tombstones([(chunk(0), identity(3))])
+    assert store.number_floor == 7, "numbers of other chunks are above this one's"
+
+
 def test_many_versions_are_held_at_once_unless_one_is_pending_or_missing() -> None:
     store = SimShop().create()
     data = pattern(100 * KIB)
