@@ -17,7 +17,6 @@ from .aftermath import settled
 from .cluster import World, WorldShape
 from .loop import SimLoop, run_virtual
 from .wires import LinkFaults
-from .workload import prepare
 
 WITHOUT_LEASE_MAX_S = 1.0
 LOOK_S = 0.1
@@ -48,7 +47,6 @@ def test_ten_minutes_of_loss(seed: int) -> None:
     async def scenario(loop: SimLoop) -> None:
         world = World(seed, WorldShape(), LinkFaults(), FaultRates())
         await world.start()
-        await prepare(world)
         assert not await settled(world)
         before, longest_s = versions(world), 0.0
         world.net.weather.faults = lossy = LinkFaults(datagram_loss_rate=0.3, slow_rate=0.3, slow_s=0.6)
