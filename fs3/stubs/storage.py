@@ -51,6 +51,8 @@ STALE_PAUSE_S = 0.1
 """Longest pause before a request that met StaleRouting is sent again (design 2.5)."""
 FIRST_PAUSE_S = 0.01
 PAUSE_MAX_S = 1.0
+LOOK_S = 0.1
+"""How often a call under way looks whether the member that it waits for is still the one to ask."""
 CHAINS_AT_ONCE = 32
 """Requests in flight for one file: a file over 200 chains must not open 200 calls at a time."""
 CALL_TIMEOUT_S = 5.0
@@ -139,7 +141,7 @@ class ChainCaller:
             left_s = deadline_s - self._clock.boot_s()
             try:
                 info, address = self._locate(chain, pick)
-                return await self._caller.call(
+                call = self._caller.call(
                     address,
                     method,
                     build(info),
@@ -149,6 +151,7 @@ class ChainCaller:
                     bulk=bulk,
                     request_id=request_id,
                 )
+                return await (self._while_picked(chain, pick, address, call) if idempotent else call)
             except MaybeApplied as error:
                 if not idempotent:
                     raise
@@ -161,6 +164,44 @@ class ChainCaller:
             if self._clock.boot_s() + pause_s >= deadline_s:
                 raise _given_up(chain, method.name, attempt, doubt, failure)
             await self._before_next(failure, pause_s, deadline_s)
+
+    async def _while_picked(
+        self,
+        chain: ChainId,
+        pick: Callable[[ChainInfo], Member | None],
+        address: str,
+        call: Awaitable[R],
+    ) -> R:
+        """The answer to ``call``; MaybeApplied once routing says that somebody else is to be asked.
+
+        A member that is silent leaves its chain after some seconds; whoever waited for it to the end of the
+        attempt, and met it once more just before it left, would wait twice.
+        """
+        loop = asyncio.get_running_loop()
+        guard = asyncio.timeout(None)
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            try:
+                is_picked = self._locate(chain, pick)[1] == address
+            except StaleRouting:
+                is_picked = True  # nobody else can answer
+            if is_picked:
+                timer = loop.call_later(LOOK_S, look)
+            else:
+                guard.reschedule(loop.time())
+
+        timer = loop.call_later(LOOK_S, look)
+        try:
+            async with guard:
+                return await call
+        except TimeoutError as error:
+            if not guard.expired():
+                raise
+            raise MaybeApplied(f"{address} is not to be asked any more for chain {chain}") from error
+        finally:
+            timer.cancel()
 
     def _locate(self, chain: ChainId, pick: Callable[[ChainInfo], Member | None]) -> tuple[ChainInfo, str]:
         routing = self._routing.routing

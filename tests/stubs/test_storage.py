@@ -44,6 +44,11 @@ def picture(version: int, *, chain_version: int = 1) -> RoutingInfo:
     )
 
 
+SILENCE = "silence"
+"""An answer that does not come."""
+SILENT_S = 5.0
+
+
 class World:
     """Routing and caller at once: answers come from ``answer``; each refresh moves to the next picture."""
 
@@ -67,6 +72,9 @@ class World:
         result = self._answer(len(self.calls), method.name, request)
         if isinstance(result, Exception):
             raise result
+        if result is SILENCE:
+            await asyncio.sleep(SILENT_S)
+            raise MaybeApplied("no answer")
         return result
 
     def run(self, work: Any) -> Any:
@@ -106,6 +114,31 @@ def test_what_may_have_been_applied_is_repeated_only_if_told() -> None:
     world = World(answers(MaybeApplied("lost"), DONE))
     call = world.chains.call_head(CHAINS[0], RAISE_EPOCH, raise_one, timeout_s=5, idempotent=True)
     assert world.run(call) == DONE
+
+
+@pytest.mark.parametrize(
+    ("leaves", "idempotent", "ends_s"), [(True, True, 1.3), (True, False, 5.2), (False, True, 5.2)]
+)
+def test_a_silent_member_that_leaves_its_chain_is_waited_for_no_longer(
+    leaves: bool, idempotent: bool, ends_s: float
+) -> None:
+    """Else a write may wait for two whole attempts: the second begins just before the member is given up."""
+    world = World(answers(SILENCE, DONE))
+
+    async def run() -> Any:
+        if leaves:
+            asyncio.get_running_loop().call_later(1.0, setattr, world, "routing", picture(2, chain_version=2))
+        call = world.chains.call_head(CHAINS[0], RAISE_EPOCH, raise_one, timeout_s=9, idempotent=idempotent)
+        return await call
+
+    start_s = world.clock.boot_s()
+    if idempotent:
+        assert world.run(run()) == DONE
+        assert len(world.calls) == 2
+    else:
+        with pytest.raises(MaybeApplied):  # what may happen once only is for its caller to decide
+            world.run(run())
+    assert ends_s - 0.4 <= world.clock.boot_s() - start_s <= ends_s
 
 
 def test_the_callers_fault_is_not_repeated() -> None:
