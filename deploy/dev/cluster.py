@@ -15,7 +15,7 @@ import os
 import signal
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,17 @@ from fs3.identity.keys import ClusterKey
 from . import process as processes
 from .client_file import forget_client, publish_client
 from .health import fetch_health
-from .plan import ClusterPlan, ClusterShape, ProcessPlan, make_plan, plan_from, plan_text, port_count
+from .plan import (
+    HOST,
+    ClusterPlan,
+    ClusterShape,
+    Place,
+    ProcessPlan,
+    make_plan,
+    plan_from,
+    plan_text,
+    port_count,
+)
 from .plan import settings_text as settings_of
 from .ports import free_ports, holder_of, is_free
 from .process import ProcessFiles
@@ -73,8 +83,9 @@ class ProcessStatus:
 class Cluster:
     """The cluster in a directory, running or not."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, places: Mapping[str, Place] | None = None) -> None:
         self.directory = directory.absolute()
+        self._places = places or {}
 
     @property
     def plan_file(self) -> Path:
@@ -88,7 +99,7 @@ class Cluster:
     def plan(self) -> ClusterPlan:
         """The plan of the cluster; ClusterError if there is none or it cannot be read."""
         try:
-            return plan_from(tomllib.loads(self.plan_file.read_text()))
+            return plan_from(tomllib.loads(self.plan_file.read_text())).placed(self._places)
         except FileNotFoundError:
             raise ClusterError(
                 f"there is no cluster in {self.directory}: `fs3 dev up` makes one (--dir names another place)"
@@ -162,7 +173,7 @@ class Cluster:
             ports = free_ports(port_count(shape))
         except OSError as error:
             raise ClusterError(f"{error.strerror}: stop what takes them") from error
-        plan = make_plan(shape, ports)
+        plan = make_plan(shape, ports).placed(self._places)
         key_file = self.directory / "cluster.key"
         if not key_file.exists():
             write_cluster_key(key_file, new_cluster_key(new_cluster_name()))
@@ -184,13 +195,13 @@ class Cluster:
         files = self.files(process.name)
         files.settings.parent.mkdir(exist_ok=True)
         files.settings.write_text(settings_of(plan, process, self.directory, (os.getuid(), os.getgid())))
-        processes.start(files, process.role)
+        processes.start(files, process.role, process.place.before)
 
     def _await_health(self, process: ProcessPlan) -> None:
         files = self.files(process.name)
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
-            health = fetch_health(process.http_port)
+            health = fetch_health(process.place.host, process.http_port)
             if health is not None and health.get("ok"):
                 return
             if processes.running_pid(files) is None:
@@ -212,7 +223,7 @@ class Cluster:
 
     def _status(self, process: ProcessPlan) -> ProcessStatus:
         pid = processes.running_pid(self.files(process.name))
-        health = fetch_health(process.http_port) if pid is not None else None
+        health = fetch_health(process.place.host, process.http_port) if pid is not None else None
         return ProcessStatus(process.name, pid, process.port, process.http_port, health)
 
     def down(self, say: Say) -> None:
@@ -236,6 +247,12 @@ class Cluster:
                 say(f"{name} did not stop within {STOP_TIMEOUT_S} s: killed, see {self.files(name).log}")
         if stopping:
             say(f"stopped {', '.join(stopping)}")
+
+    def stop(self, name: str, say: Say) -> None:
+        """Stop a process if it runs."""
+        self._known(name)
+        with self._locked():
+            self._stop([name], say)
 
     def kill(self, name: str) -> int:
         """SIGKILL a process, as if its machine had died; returns its pid. ClusterError: it does not run."""
@@ -268,6 +285,8 @@ class Cluster:
 
 def _check_ports(starting: Sequence[ProcessPlan]) -> None:
     for process in starting:
+        if process.place.host != HOST:
+            continue  # not seen from here
         for port in filter(None, (process.port, process.http_port)):
             if not is_free(port):
                 raise ClusterError(

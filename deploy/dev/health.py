@@ -5,14 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 
-from .plan import HOST
-
 TIMEOUT_S = 1.0
 
 
-def fetch_health(http_port: int) -> dict[str, object] | None:
+def fetch_health(host: str, http_port: int) -> dict[str, object] | None:
     """The object that ``/healthz`` answers; None if nobody answers (in time, sensibly)."""
-    connection = http.client.HTTPConnection(HOST, http_port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(host, http_port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/healthz")
         found = json.loads(connection.getresponse().read())

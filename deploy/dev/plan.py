@@ -8,8 +8,8 @@ deployment over several machines would use in the same form.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -56,6 +56,21 @@ class ClusterShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process runs, if it shares neither address nor disk with all others of this machine.
+
+    Who makes a cluster of such places (namespaces, disks of their own) hands them in each time.
+    """
+
+    host: str = HOST
+    """The address that it listens at."""
+    before: tuple[str, ...] = ()
+    """Words in front of its command, which must become the process (``exec``), not its parent."""
+    disk: Path | None = None
+    """Data directory of a storage node; None: in the cluster's directory."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessPlan:
     """One process."""
 
@@ -68,6 +83,12 @@ class ProcessPlan:
     port: int
     """Of its RPC server (TCP) and its beacons (UDP); 0 for ``kv``."""
     http_port: int
+    place: Place = Place()
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of its RPC server."""
+        return f"{self.place.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +111,18 @@ class ClusterPlan:
         """RPC address of a process."""
         found = self.process(name)
         assert found is not None and found.port, name
-        return f"{HOST}:{found.port}"
+        return found.address
+
+    def placed(self, places: Mapping[str, Place]) -> ClusterPlan:
+        """The same cluster, the processes named in ``places`` there."""
+        return replace(
+            self,
+            processes=tuple(replace(p, place=places.get(p.name, p.place)) for p in self.processes),
+        )
 
     def mgmtds(self) -> tuple[str, ...]:
         """RPC addresses of all mgmtds."""
-        return tuple(f"{HOST}:{p.port}" for p in self.processes if p.role == "mgmtd")
+        return tuple(p.address for p in self.processes if p.role == "mgmtd")
 
 
 def port_count(shape: ClusterShape) -> int:
@@ -128,21 +156,24 @@ def settings_text(plan: ClusterPlan, process: ProcessPlan, directory: Path, owne
     else:
         lines = [
             f"node_id = {process.node}",
-            f"listen = {_text(f'{HOST}:{process.port}')}",
+            f"listen = {_text(process.address)}",
             f"cluster_key = {_text(directory / 'cluster.key')}",
             f"mgmtd = [{', '.join(map(_text, plan.mgmtds()))}]",
         ]
         if process.role == "storage":
             lines += [
                 f"directory = {_text(directory / process.name)}",
-                f"disks = [{_text(directory / process.name / 'disk-0')}]",
+                f"disks = [{_text(process.place.disk or directory / process.name / 'disk-0')}]",
                 f"targets_per_disk_count = {plan.shape.targets_per_node_count}",
             ]
         elif process.role == "meta":
             lines += [f"kv = {_text(kv_url)}", f"root_uid = {owner[0]}", f"root_gid = {owner[1]}"]
         else:
             lines += [f"kv = {_text(kv_url)}"]
-    lines += ["", "[daemon]", f"http_port = {process.http_port}", ""]
+    lines += ["", "[daemon]", f"http_port = {process.http_port}"]
+    if process.place.host != HOST:
+        lines.append(f"http_host = {_text(process.place.host)}")
+    lines.append("")
     return "\n".join(lines)
 
 

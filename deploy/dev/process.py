@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +65,14 @@ def running_pid(files: ProcessFiles) -> int | None:
     return pid if _start_ticks(pid) == int(ticks_text) else None
 
 
-def start(files: ProcessFiles, role: str) -> int:
-    """Start ``fs3 ROLE --config …`` in a session of its own, log appended to its file; returns the pid."""
+def start(files: ProcessFiles, role: str, before: Sequence[str] = ()) -> int:
+    """Start ``fs3 ROLE --config …`` in a session of its own, log appended to its file; returns the pid.
+
+    ``before``: words in front of the command, of a program that becomes it.
+    """
     for path in (files.log, files.pid):
         path.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "fs3.deploy.main", role, "--config", str(files.settings)]
+    command = [*before, sys.executable, "-m", "fs3.deploy.main", role, "--config", str(files.settings)]
     with files.log.open("ab") as log:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"

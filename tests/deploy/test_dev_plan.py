@@ -10,6 +10,7 @@ import pytest
 from fs3.deploy.dev.plan import (
     MGMTD_COUNT_MAX,
     ClusterShape,
+    Place,
     make_plan,
     plan_from,
     plan_text,
@@ -41,6 +42,17 @@ def test_a_plan_of_before_there_could_be_several_has_one() -> None:
     values = tomllib.loads(plan_text(make_plan(ClusterShape(), range(port_count(ClusterShape())))))
     del values["mgmtd_count"]
     assert plan_from(values).shape == ClusterShape()
+
+
+def test_places_change_addresses_and_disks_and_nothing_else() -> None:
+    plan = make_plan(SHAPE, range(7000, 7000 + port_count(SHAPE)))
+    placed = plan.placed({"storage-2": Place("10.0.0.9", ("nsenter",), Path("/disk"))})
+    node = placed.process("storage-2")
+    assert node is not None and placed.address("storage-2") == f"10.0.0.9:{node.port}"
+    settings = tomllib.loads(settings_text(placed, node, Path("/d"), (1, 1)))
+    assert settings["disks"] == ["/disk"] and settings["directory"] == "/d/storage-2"
+    assert settings["listen"] == placed.address("storage-2") and settings["daemon"]["http_host"] == "10.0.0.9"
+    assert placed.mgmtds() == plan.mgmtds() and plan_text(placed) == plan_text(plan)
 
 
 @pytest.mark.parametrize("count", [0, MGMTD_COUNT_MAX + 1])
