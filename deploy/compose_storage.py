@@ -19,6 +19,7 @@ from fs3.storage.disk import OsDisk
 from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.lanes import ThreadLanes
 from fs3.storage.resync.pace import RESYNC, ResyncSettings
+from fs3.storage.scrub_round import SCRUB, ScrubSettings
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 
 from .node_parts import cluster_key, host_name
@@ -48,6 +49,10 @@ class StorageDaemonSettings:
     resync_bytes_s: Annotated[int, Between(1 << 20, 1 << 40)] = RESYNC.rate_bytes_s
     """Most that this node sends a second to members that come back, less what clients read and write
     meanwhile, but always a sixteenth. More heals chains sooner; less leaves disks and network to clients."""
+    scrub_bytes_s: Annotated[int, Between(0, 1 << 40)] = SCRUB.rate_bytes_s
+    """Most that is read of each disk a second to find bytes that went bad; 0: none are looked for."""
+    scrub_every_s: Annotated[int, Between(3600, 1 << 30)] = int(SCRUB.every_s)
+    """From the end of one look at all chunks of a target to the start of the next."""
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
 
 
@@ -80,6 +85,7 @@ def compose(settings: StorageDaemonSettings, components: Components) -> Server:
             beacon_address=settings.listen,
             zone=settings.zone,
             resync=ResyncSettings(settings.resync_bytes_s),
+            scrub=ScrubSettings(settings.scrub_bytes_s, settings.scrub_every_s),
         ),
         StorageComponents(
             clock=components.clock,

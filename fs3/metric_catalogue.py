@@ -212,6 +212,22 @@ _STORAGE = (
         "fs3_storage_resync_eta_seconds", "seconds", "Until the last of them has everything, at this pace."
     ),
     _gauge("fs3_storage_resync_allowed_bytes_per_second", "bytes/s", "Most that resync may send now."),
+    _counter("fs3_storage_scrub_read_bytes_total", "bytes", "Bytes compared with their sums.", "target"),
+    _counter(
+        "fs3_storage_scrub_bad_blocks_total", "blocks", "Blocks that a scrub found to be wrong.", "target"
+    ),
+    _gauge(
+        "fs3_storage_scrub_unmended_chunks",
+        "chunks",
+        "Found wrong by the last scrub, and no serving member has the right bytes.",
+        "target",
+    ),
+    _gauge(
+        "fs3_storage_scrub_age_seconds",
+        "seconds",
+        "Since all chunks had been looked at; if they never were, since the scrub began.",
+        "target",
+    ),
 )
 
 CATALOGUE: tuple[Metric, ...] = (*_DAEMON, *_RPC, *_KV, *_MEMBER, *_MGMTD, *_META, *_STORAGE)

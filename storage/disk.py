@@ -13,16 +13,15 @@ import fcntl
 import mmap
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from fs3.errors import CorruptData, Unavailable, fs_error
 
+from .lane_writes import LaneWrites
+
 _CLOSED = -1
-_LANE_MIN_BYTES = 256 * 1024
-"""Handing a write to another thread costs as much as writing some of it."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 SECTOR_BYTES = 4096
@@ -79,6 +78,15 @@ class DiskFile(Protocol):
 
     def pread_nowait(self, buffer: memoryview, offset_bytes: int) -> bool:
         """Fill ``buffer`` from the page cache; False: it would wait for the disk. Errors as ``pread``."""
+        ...
+
+    def pread_direct(self, buffer: memoryview, offset_bytes: int) -> None:
+        """Fill ``buffer`` with what the disk itself has, around the page cache, where the file system can:
+        then address, offset and length must be multiples of ``SECTOR_BYTES``. Errors as ``pread``."""
+        ...
+
+    def forget_cached(self, offset_bytes: int, length_bytes: int) -> None:
+        """The page cache is not to be believed for this range: the next read asks the disk."""
         ...
 
     def sync(self) -> None:
@@ -225,15 +233,25 @@ class OsFile:
 
     def pread(self, buffer: memoryview, offset_bytes: int) -> None:
         self._disk.check()
+        self._read_all(self._cached, buffer, offset_bytes)
+
+    def pread_direct(self, buffer: memoryview, offset_bytes: int) -> None:
+        self._disk.check()
+        self._read_all(self._cached if self._direct is None else self._direct, buffer, offset_bytes)
+
+    def _read_all(self, descriptor: int, buffer: memoryview, offset_bytes: int) -> None:
         done = 0
         while done < len(buffer):
             try:
-                count = os.preadv(self._cached, [buffer[done:]], offset_bytes + done)
+                count = os.preadv(descriptor, [buffer[done:]], offset_bytes + done)
             except OSError as error:
                 raise CorruptData(f"{self.path} at {offset_bytes}: {error.strerror}") from error
             if count == 0:
                 raise CorruptData(f"{self.path} ends at {offset_bytes + done}, {len(buffer)} bytes wanted")
             done += count
+
+    def forget_cached(self, offset_bytes: int, length_bytes: int) -> None:
+        os.posix_fadvise(self._cached, offset_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
 
     def pread_nowait(self, buffer: memoryview, offset_bytes: int) -> bool:
         if self._disk.failure is not None:
@@ -316,7 +334,7 @@ class OsDisk:
             self.close()
 
     def writes(self) -> Writes:
-        return _LaneWrites(self)
+        return LaneWrites(self.lanes, self.helper)
 
     def helper(self, work: Callable[[], None]) -> Future[None]:
         """Run ``work`` in a write lane."""
@@ -400,39 +418,6 @@ class OsDisk:
     def space(self, path: str) -> DiskSpace:
         figures = os.statvfs(path)
         return DiskSpace(figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize)
-
-
-class _LaneWrites:
-    """Writes by whoever has time: the helpers while the batch is made, the caller once it waits."""
-
-    def __init__(self, disk: OsDisk) -> None:
-        self._disk = disk
-        self._todo: deque[tuple[DiskFile, memoryview, int]] = deque()
-        self._helpers: list[Future[None]] = []
-
-    def add(self, file: DiskFile, data: memoryview, offset_bytes: int) -> None:
-        self._todo.append((file, data, offset_bytes))
-        if len(data) < _LANE_MIN_BYTES or len(self._todo) < 2:
-            return  # not worth another thread: the caller does it
-        if sum(not helper.done() for helper in self._helpers) < self._disk.lanes - 1:
-            self._helpers.append(self._disk.helper(self._work))
-
-    def _work(self) -> None:
-        while True:
-            try:
-                file, data, offset_bytes = self._todo.popleft()
-            except IndexError:
-                return
-            file.pwrite(data, offset_bytes)
-
-    def wait(self) -> None:
-        try:
-            self._work()
-        finally:
-            if self._helpers:
-                wait(self._helpers)
-        for helper in self._helpers:
-            helper.result()
 
 
 def _open_direct(path: str) -> int | None:

@@ -69,26 +69,37 @@ class Mender:
         self._one = asyncio.Lock()
 
     async def repair(self, chain: ChainId, chunk: ChunkId) -> bool:
-        """Fetch what is wrong of the committed version from the other serving members. False: nothing is
-        wrong, or no member has the right bytes, or the version has changed meanwhile. DiskFailed."""
+        """Fetch what is wrong of a chunk's versions from the other serving members. False: nothing is wrong,
+        or no member has the right bytes, or the chunk has changed meanwhile. DiskFailed, FsError ENOSPC."""
         async with self._one:
-            version = self._store.versions(chunk).committed
             info = self._membership.routing.chains.get(chain)
-            if version is None or info is None or not version.length_bytes:
+            if info is None:
                 return False
-            view = aligned_payload(version.length_bytes)[: version.length_bytes]
-            bad = await self._lanes.run(READS, partial(self._read_own, chunk, version, view))
-            if not bad:
-                return False
-            for member in info.serving:
-                if member.target == self._store.target:
-                    continue
-                fetched = await self._fetch(info, member, chunk, version)
-                if fetched is not None:
-                    bad = _take_right(bad, view, fetched, version)
-                if not bad:
-                    return bool(await self._store_bytes(chunk, version, view))
+            state = self._store.versions(chunk)
+            is_mended = False
+            # The pending one first: it gets a block of its own, and the committed one's is free to go.
+            if state.pending is not None:
+                is_mended = await self._mend(info, chunk, state.pending.version, is_pending=True)
+            if state.committed is not None:
+                is_mended |= await self._mend(info, chunk, state.committed, is_pending=False)
+            return is_mended
+
+    async def _mend(self, info: ChainInfo, chunk: ChunkId, version: VersionInfo, *, is_pending: bool) -> bool:
+        if not version.length_bytes:
             return False
+        view = aligned_payload(version.length_bytes)[: version.length_bytes]
+        bad = await self._lanes.run(READS, partial(self._read_own, chunk, version, view))
+        if not bad:
+            return False
+        for member in info.serving:
+            if member.target == self._store.target:
+                continue
+            fetched = await self._fetch(info, member, chunk, version, is_pending=is_pending)
+            if fetched is not None:
+                bad = _take_right(bad, view, fetched, version)
+            if not bad:
+                return bool(await self._store_bytes(chunk, version, view))
+        return False
 
     def _read_own(self, chunk: ChunkId, version: VersionInfo, view: memoryview) -> list[int]:
         """Fill ``view`` with the bytes here; the numbers of the blocks that are wrong or cannot be read. None
@@ -109,7 +120,7 @@ class Mender:
         return bad
 
     async def _fetch(
-        self, info: ChainInfo, member: Member, chunk: ChunkId, version: VersionInfo
+        self, info: ChainInfo, member: Member, chunk: ChunkId, version: VersionInfo, *, is_pending: bool
     ) -> memoryview | None:
         """A member's bytes, right or not; None: it does not answer, or not with as many."""
         address = self._membership.routing.address_of(member.target)
@@ -121,7 +132,7 @@ class Mender:
             await self._caller.call(
                 address,
                 READ,
-                ReadRequest(session=NO_SESSION, items=(item,), relaxed=True),
+                ReadRequest(session=NO_SESSION, items=(item,), relaxed=True, pending=is_pending),
                 timeout_s=FETCH_TIMEOUT_S,
                 sink=sink,
                 bulk=version.length_bytes > 64 * 1024,

@@ -95,6 +95,8 @@ class ReadBatch:
         state = runner.store.versions(item.chunk)
         if state.pending is None:
             return Serve(state.committed.identity if state.committed is not None else None)
+        if self._request.pending and self._peer.role == "node":
+            return Serve(state.pending.version.identity)
         standing = replica.gate.standing
         last_serving = standing is not None and standing.is_last_serving
         if last_serving and replica.must_settle(item.chunk):

@@ -12,10 +12,11 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from fs3.errors import Fs3Error
+from fs3.errors import Busy, Fs3Error
 from fs3.ids import ChainId, ChunkId
 from fs3.log import Logger
 from fs3.metrics import Metrics
+from fs3.wire.chunk import CHUNK_BYTES_MAX, Identity
 
 from .disk import DiskFailed
 from .effects import Mend
@@ -73,16 +74,45 @@ class Repairs:
         finally:
             del self.under_way[chunk]
 
-    async def mend(self, chunk: ChunkId) -> None:
-        """Fetch what is wrong of a chunk, now."""
+    async def mend_found(self, chunk: ChunkId, block_count: int) -> bool:
+        """A scrub found blocks that are wrong: count and mend them. False: they are not, or somebody else is
+        about it."""
+        if chunk in self.under_way:
+            return False
+        self.corrupt.value += block_count
+        self.under_way[chunk] = None
+        try:
+            return await self.mend(chunk)
+        finally:
+            del self.under_way[chunk]
+
+    async def mend(self, chunk: ChunkId) -> bool:
+        """Fetch what is wrong of a chunk, now. False: nobody has it, or nothing is wrong."""
         chain = self._chain()
+        is_mended, reason = False, ""
         try:
             is_mended = chain is not None and await self._mender.repair(chain, chunk)
         except DiskFailed as error:
             self._on_disk_failed(str(error))
-            return
+            return False
+        except Fs3Error as error:  # no space for a block more: whoever meets it next tries again
+            reason = str(error)
         self._repaired.value += is_mended
-        self._log.warning("corrupt block", chunk=str(chunk), mended=is_mended)
+        self._log.warning("corrupt block", chunk=str(chunk), mended=is_mended, reason=reason)
+        return is_mended
+
+    async def make_right(self, chunk: ChunkId, identity: Identity) -> bool:
+        """A block of a version fails its sum: mend the chunk. Whether the version is right then, or gone."""
+        self.corrupt.value += 1
+        await self.mend(chunk)
+        look = partial(self._store.verify_range, chunk, identity, 0, CHUNK_BYTES_MAX)
+        try:
+            return not await self._lanes.run(READS, look)
+        except Busy:
+            return True
+        except DiskFailed as error:
+            self._on_disk_failed(str(error))
+            return False
 
     async def take(self, effect: Mend) -> None:
         """The predecessor's bytes take the place of the own ones."""

@@ -446,12 +446,16 @@ class TargetRunner:
 
     def _forward_failed(self, effect: Forward, error: Fs3Error) -> None:
         if isinstance(error, PendingCorrupt):
-            self.repairs.corrupt.value += 1
-            self._on_loop(self.go_offline, str(error))
-            return
+            return self._start_soon("mend pending", self._mend_pending(effect, error), None)
         self._log.debug("forward failed", chunk=str(effect.update.chunk), reason=str(error))
         with self._lock:
             self.replica.on_forward_failed(effect.token, self._now_s())
+
+    async def _mend_pending(self, effect: Forward, error: Fs3Error) -> None:
+        if await self.repairs.make_right(effect.update.chunk, effect.update.identity):
+            self._forward_failed(effect, Unavailable("its bytes were mended: it is sent again"))
+        else:
+            self.go_offline(str(error))
 
     async def _pass_on(self, effect: PassOn) -> None:
         error: Fs3Error | None = None

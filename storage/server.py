@@ -45,6 +45,8 @@ from .read_counts import ReadCounts
 from .resync.pace import RESYNC, ResyncSettings
 from .resync.source import Resync
 from .runner import TargetRunner
+from .scrub import Scrub
+from .scrub_round import SCRUB, ScrubSettings
 from .service import add_routes
 from .targets import Targets
 
@@ -79,6 +81,7 @@ class StorageSettings:
     zone: str = ""
     retention: RetentionSettings = RETENTION
     resync: ResyncSettings = RESYNC
+    scrub: ScrubSettings = SCRUB
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class StorageServer:
         self.targets: Targets | None = None
         self.dropping: Dropping | None = None
         self.resync: Resync | None = None
+        self.scrub: Scrub | None = None
         self.addresses: tuple[str, ...] = ()
         self._keys = KeyGenerations()
 
@@ -145,7 +149,8 @@ class StorageServer:
             agent, self.client, parts.lanes, parts.log, parts.metrics, settings.retention
         )
         counts = ReadCounts(parts.metrics)
-        self.resync = self._make_resync(self.targets, agent, self.client, counts)
+        self._make_background(self.targets, agent, self.client, counts)
+        assert self.resync is not None
         routes = Routes()
         add_routes(
             routes, self._make_node(self.targets, agent, self.client, self.dropping, self.resync, counts)
@@ -172,6 +177,8 @@ class StorageServer:
         await agent.start(self.addresses[0], settings.local_address)
         self._scope.spawn("space", self._watch_space(self.targets))
         self._scope.spawn("dropping", self.dropping.run(self.targets.online))
+        assert self.scrub is not None
+        self.scrub.start(self.targets.by_disk())
 
     def _open(self) -> tuple[Generation, list[OpenedTarget]]:
         """In a lane: the node's directory, this run's number, the stores."""
@@ -233,24 +240,27 @@ class StorageServer:
             blocking=self.client,
         )
 
-    def _make_resync(self, targets: Targets, agent: Agent, client: RpcClient, counts: ReadCounts) -> Resync:
-        parts = self._components
+    def _make_background(self, targets: Targets, agent: Agent, client: RpcClient, counts: ReadCounts) -> None:
+        """Resync and scrub, which give way to clients."""
+        parts, settings = self._components, self._settings
 
         def foreground_bytes() -> float:
-            read = counts.total_bytes()
-            return read + sum(r.written_bytes for r in targets.online()) - resync.received.value
+            received = self.resync.received.value if self.resync is not None else 0
+            return counts.total_bytes() + sum(r.written_bytes for r in targets.online()) - received
 
-        resync = Resync(
+        self.resync = Resync(
             agent,
             client,
             parts.lanes,
             self._scope,
             parts.log,
             parts.metrics,
-            self._settings.resync,
+            settings.resync,
             foreground_bytes,
         )
-        return resync
+        self.scrub = Scrub(
+            agent, parts.lanes, self._scope, parts.log, parts.metrics, settings.scrub, foreground_bytes
+        )
 
     def _follow(self, _: RoutingInfo) -> None:
         """After ``targets``: each target has adopted what there is to adopt."""
@@ -302,9 +312,10 @@ class StorageServer:
 
     def health(self) -> dict[str, object]:
         """For ``/healthz``."""
-        if self.agent is None or self.targets is None or self.resync is None:
+        if self.agent is None or self.targets is None or self.resync is None or self.scrub is None:
             return {"ok": False}
-        return {**self.agent.health(), **self.targets.health(), "resync": self.resync.health()}
+        own = {"resync": self.resync.health(), "scrub": self.scrub.health()}
+        return {**self.agent.health(), **self.targets.health(), **own}
 
     async def _watch_space(self, targets: Targets) -> None:
         while True:

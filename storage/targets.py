@@ -88,6 +88,14 @@ class Targets:
         """Those in use, by id."""
         return [self._runners[t] for t in sorted(self._runners) if t not in self._offline]
 
+    def by_disk(self) -> list[list[TargetRunner]]:
+        """Those in use, of each disk that has some."""
+        disks: dict[int, list[TargetRunner]] = {}
+        for one in self._opened:
+            if one.target in self._runners and one.target not in self._offline:
+                disks.setdefault(id(one.disk), []).append(self._runners[one.target])
+        return list(disks.values())
+
     def on_routing(self, routing: RoutingInfo) -> None:
         """A newer picture: tell each target of its chain."""
         by_chain: dict[ChainId, TargetRunner] = {}
@@ -150,6 +158,7 @@ class Targets:
             chain_version=standing.version if is_complete and standing is not None else ChainVersion(0),
             capacity_bytes=space.capacity_bytes,
             used_bytes=space.used_bytes,
+            acknowledge_us=runner.committer.acknowledge_us(),
         )
 
     def health(self) -> dict[str, object]:

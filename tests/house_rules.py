@@ -41,6 +41,7 @@ THREADED = (
     "client/loop_thread.py",  # the event loop of the blocking face
     "client/loop_thread.py",  # the blocking face: its event loop runs beside the application's threads
     "storage/disk.py",  # the lanes that others are handed
+    "storage/lane_writes.py",
     "storage/lanes.py",
 )
 """Files that may start threads and processes; everything else is handed lanes. Locks are free to use."""
@@ -72,6 +73,7 @@ PURE = (
     "storage/resync/job.py",
     "storage/resync/pace.py",
     "storage/resync/plan.py",
+    "storage/scrub_round.py",
 )
 """State machines, formats and planners: no clock, socket, disk, chance, thread or await.
 

@@ -21,7 +21,7 @@ from fs3.ids import node_of_target
 from fs3.wire.mgmtd import MemberStatus
 
 from .client_file import NAME
-from .cluster import Cluster, ClusterError
+from .cluster import Cluster, ClusterError, ProcessStatus
 from .plan import ClusterShape
 from .process import log_tail
 from .table import fetch_status
@@ -32,6 +32,8 @@ DEFAULT_SHAPE = ClusterShape()
 STATUS_TIMEOUT_S = 2.0
 FOLLOW_POLL_S = 0.2
 MEMBERS_SHOWN = 20
+SHOWN_HEALTH = ("offline", "resync", "scrub")
+"""What a storage node says of its targets, by target; ``--json`` shows it with its process."""
 
 DIRECTORY = click.option(
     "--dir",
@@ -86,6 +88,7 @@ def dev() -> None:
 @click.option(
     "--mgmtds", type=int, help=f"Mgmtds; all but one stand by.  [default: {DEFAULT_SHAPE.mgmtd_count}]"
 )
+@click.option("--link-quarantine", type=int, help="Seconds that a link which was broken has to hold.")
 @DIRECTORY
 @reported
 def up(
@@ -94,6 +97,7 @@ def up(
     replication: int | None,
     meta: int | None,
     mgmtds: int | None,
+    link_quarantine: int | None,
     directory: Path,
 ) -> None:
     """Start the cluster in a directory; a new one if there is none. Twice does no harm."""
@@ -103,6 +107,7 @@ def up(
         "replication": replication,
         "meta_count": meta,
         "mgmtd_count": mgmtds,
+        "link_quarantine_s": link_quarantine,
     }
     given = {name: count for name, count in asked.items() if count is not None}
     shape = replace(DEFAULT_SHAPE, **given) if given else None
@@ -145,6 +150,7 @@ def status(as_json: bool, directory: Path) -> None:
                 "pid": r.pid,
                 "port": r.port,
                 "http_port": r.http_port,
+                **{key: r.health[key] for key in SHOWN_HEALTH if r.health is not None and key in r.health},
             }
             for r in rows
         ]
@@ -164,6 +170,8 @@ def status(as_json: bool, directory: Path) -> None:
                 f"serve), {chains['unavailable']} unavailable"
             )
         _show_members(members)
+        for r in rows:
+            _show_disks(r)
     sys.exit(0 if well else 1)
 
 
@@ -178,6 +186,18 @@ def _show_members(members: tuple[MemberStatus, ...]) -> None:
     Console().print(table)
     if len(members) > MEMBERS_SHOWN:
         say(f"and {len(members) - MEMBERS_SHOWN} more (--json has them)")
+
+
+def _show_disks(row: ProcessStatus) -> None:
+    """Of a storage node: targets that are out of use, and what its scrubs found."""
+    offline, scrub = ((row.health or {}).get(key) for key in ("offline", "scrub"))
+    for target, reason in offline.items() if isinstance(offline, dict) else ():
+        click.echo(f"{row.name}: target {target} is offline: {reason}")
+    if not isinstance(scrub, dict) or not scrub:
+        return
+    bad, lost = (sum(found[key] for found in scrub.values()) for key in ("bad_blocks", "unmended_chunks"))
+    states = ", ".join(dict.fromkeys(found["state"] for found in scrub.values()))
+    click.echo(f"{row.name}: scrub {states}; {bad} bad blocks found, {lost} chunks could not be mended")
 
 
 @dev.command()

@@ -63,6 +63,9 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     verify: bool = False
     """Compare every stored block of the ranges with its sum before answering, also those that were right
     before: the reader has seen a wrong sum and asks whether it was the way or the disk (design 4.2)."""
+    pending: bool = False
+    """Of nodes only: take the replica's pending version, if it has one. Another member's own fails its sums;
+    it takes nothing but bytes that match those (design 4.7)."""
 
 
 class ReadResult(msgspec.Struct, frozen=True, array_like=True):

@@ -24,6 +24,8 @@ channel u16         update version u64 · writer session u64 · channel u16 · s
 ``e`` inode u64     epoch u32 · raised at u64 (cluster time, ms)
 ``s`` session u64   this client session is over: since u64 (cluster time, ms)
 ``v`` version u32   change sequence u64 when this chain version was adopted
+``u``               scrub: began u64 · ended u64 (cluster time, ms, of the round under way and of the last
+                    whole one) · bytes read u64 · chunks u64 · bad blocks u64 · 1: behind u8 · chunk 12
 ==================  =======================================================================
 
 *version*, 64 bytes: flags u8 (1: removed) · size class u8 (0: no block) · writer channel u16 ·
@@ -63,13 +65,14 @@ from fs3.wire.chunk import (
 )
 
 from .allocate import CLASSES, Block
-from .versions import DedupRecord, EpochRecord
+from .versions import DedupRecord, EpochRecord, ScrubMark
 
 FORMAT_VERSION = 2
 """1: without a log in front of the index. Who does not know of the log must not open a store that has one."""
 MAGIC = b"fs3chunk"
 HEADER_KEY = b"h"
 COUNTERS_KEY = b"n"
+SCRUB_KEY = b"u"
 HIGH, COMMITTED, PENDING, DEDUP, EPOCH, SESSION, CHAIN_VERSION = b"b", b"c", b"p", b"d", b"e", b"s", b"v"
 
 _SUM = struct.Struct(">I")
@@ -80,6 +83,7 @@ _UPDATE = struct.Struct(">B3xIIII")
 _DEDUP_KEY = struct.Struct(">cQH")
 _DEDUP = struct.Struct(">Q12sIQQHQI")
 _EPOCH = struct.Struct(">IQ")
+_SCRUB = struct.Struct(">QQQQQB12s")
 _U64 = struct.Struct(">Q")
 _U32 = struct.Struct(">I")
 _REMOVED = 1
@@ -204,6 +208,24 @@ def pack_counters(counters: Counters) -> bytes:
 def unpack_counters(value: bytes) -> Counters:
     """Inverse of ``pack_counters``."""
     return Counters(*_exactly(_COUNTERS, COUNTERS_KEY, value))
+
+
+def pack_scrub(mark: ScrubMark) -> bytes:
+    """Value of the scrub record."""
+    after = mark.after
+    chunk = after.to_bytes() if after is not None else bytes(12)
+    numbers = (mark.began_ms, mark.ended_ms, mark.read_bytes, mark.chunk_count, mark.bad_count)
+    return seal(SCRUB_KEY, _SCRUB.pack(*numbers, after is not None, chunk))
+
+
+def unpack_scrub(value: bytes) -> ScrubMark:
+    """Inverse of ``pack_scrub``."""
+    body = unseal(SCRUB_KEY, value)
+    if len(body) != _SCRUB.size:
+        raise CorruptData(f"chunk store record {SCRUB_KEY!r} has {len(body)} bytes")
+    began_ms, ended_ms, read_bytes, chunk_count, bad_count, is_behind, chunk = _SCRUB.unpack(body)
+    after = ChunkId.from_bytes(chunk) if is_behind else None
+    return ScrubMark(began_ms, ended_ms, read_bytes, chunk_count, bad_count, after)
 
 
 def high_key(size_class: int) -> bytes:

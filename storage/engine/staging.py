@@ -187,9 +187,10 @@ class Stager:
             key = dedup_key(item.dedup.session, item.dedup.channel)
             batch.put(key, pack_dedup(key, item.dedup))
         if taken is not None:
-            self._put_high(batch, taken)
+            self.put_high(batch, taken)
 
-    def _put_high(self, batch: Batch, taken: Block) -> None:
+    def put_high(self, batch: Batch, taken: Block) -> None:
+        """Add to a batch that blocks up to this one were handed out."""
         high = self._core.allocator.high(taken.size_class)
         if self._core.high_marks.get(taken.size_class) != high:
             self._core.high_marks[taken.size_class] = high
@@ -335,7 +336,7 @@ class Stager:
                 return False
             batch, key = Batch(), committed_key(chunk)
             batch.put(key, pack_committed(key, new))
-            self._put_high(batch, new.block)
+            self.put_high(batch, new.block)
             core.index.apply(batch, durable=False)
             core.freed.append(old.block)
             entry.committed = new

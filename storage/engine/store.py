@@ -11,12 +11,22 @@ from fs3.wire.chunk import Identity, VersionInfo
 
 from ..disk import Disk
 from .core import StoreCore, data_directory
-from .format import HEADER_KEY, Header, committed_key, pack_header
+from .format import (
+    HEADER_KEY,
+    SCRUB_KEY,
+    Header,
+    committed_key,
+    pack_header,
+    pack_scrub,
+    unpack_scrub,
+)
 from .index import Batch
 from .ledger import Ledger
 from .listing import file_extent, info_of, list_chunks, state_of
+from .pending_repair import repair_pending
 from .reading import ChunkReader, HeldVersions
 from .recover import Recovery, bring_up_to_date, read_header
+from .scrubbing import Scrubbed, scrub_chunk
 from .staging import Stager
 from .versions import (
     ChunkState,
@@ -27,6 +37,7 @@ from .versions import (
     FileExtent,
     PendingInfo,
     ReadHandle,
+    ScrubMark,
     SmallRead,
     SpaceInfo,
     StageItem,
@@ -228,13 +239,35 @@ class ChunkStore:
         """Read a chunk's versions and return the numbers of the 64 KiB blocks that fail (scrub). Waits."""
         return self._reader.verify_chunk(chunk)
 
-    def repair(self, chunk: ChunkId, version: VersionInfo, payload: memoryview) -> bool:
-        """Durable. Give the committed version new bytes, fetched from the chain and verified by the caller.
-
-        ``version`` has the identity that is repaired; its sums replace the stored ones. False: that identity
-        is not the committed one (any more), or a pending version shares its block: try later.
+    def scrub_chunk(self, chunk: ChunkId, scratch: memoryview) -> Scrubbed:
+        """Read a chunk's versions from the disk itself, around the page cache, and compare them with their
+        sums. ``scratch``: ``PIECE_BYTES`` of page-aligned memory. Waits. Raises DiskFailed.
         """
-        return self._stager.repair(chunk, version, payload)
+        return scrub_chunk(self._core, chunk, scratch)
+
+    def scrub_mark(self) -> ScrubMark:
+        """How far the scrub was when it was last noted."""
+        value = self._core.index.get(SCRUB_KEY)
+        return unpack_scrub(value) if value is not None else ScrubMark()
+
+    def note_scrub(self, mark: ScrubMark) -> None:
+        """Keep how far the scrub is: on the disk with the next durable change, or at ``close``. A crash may
+        lose it: then some chunks are looked at once more."""
+        batch = Batch()
+        batch.put(SCRUB_KEY, pack_scrub(mark))
+        self._core.index.apply(batch, durable=False)
+
+    def repair(self, chunk: ChunkId, version: VersionInfo, payload: memoryview) -> bool:
+        """Durable. Give a version new bytes, fetched from the chain and verified by the caller.
+
+        ``version`` has the identity that is repaired; of the committed one its sums replace the stored ones.
+        False: that identity is neither pending nor committed (any more), or it is the committed one, and a
+        pending version shares its block: repair that first. Raises FsError ENOSPC, DiskFailed.
+        """
+        put_high = self._stager.put_high
+        return repair_pending(self._core, chunk, version, payload, put_high) or self._stager.repair(
+            chunk, version, payload
+        )
 
     # -- exactly once, epochs, sessions
 

@@ -177,3 +177,20 @@ class SpaceInfo:
     resting_bytes: int
     """Freed, not to be used yet: readers, sends, or the pause after an open."""
     chunk_count: int
+
+
+class ScrubMark(NamedTuple):
+    """How far the scrub of a store is."""
+
+    began_ms: int = 0
+    """Cluster time at which the round under way began; 0: none is."""
+    ended_ms: int = 0
+    """Cluster time at which the last whole round ended; 0: there was none."""
+    read_bytes: int = 0
+    """By this round, or, between rounds, by the last one; so are the next two."""
+    chunk_count: int = 0
+    """Chunks with content that were looked at."""
+    bad_count: int = 0
+    """Blocks found wrong."""
+    after: ChunkId | None = None
+    """All chunks up to here were looked at; None: none was."""

@@ -30,6 +30,9 @@ def test_up_says_how_to_go_on_and_twice_does_no_harm(cluster: DevCluster) -> Non
     assert again.code == 0 and "already up" in again.err and "fs3 ls fs3://dev/" in again.err
     status = cluster.status()
     assert status["ok"] and status["chains"] == {"serving": 1, "degraded": 0, "unavailable": 0}
+    nodes = [p for p in status["processes"] if p["name"].startswith("storage")]
+    assert nodes and all(p["offline"] == {} and len(p["scrub"]) == 1 for p in nodes)
+    assert "bad blocks found" in cluster.dev("status").out
 
 
 def test_another_shape_for_the_same_directory_is_refused(cluster: DevCluster) -> None:

@@ -125,6 +125,12 @@ class SimFile:
         self.pread(buffer, offset_bytes)
         return True
 
+    def pread_direct(self, buffer: memoryview, offset_bytes: int) -> None:
+        self.pread(buffer, offset_bytes)
+
+    def forget_cached(self, offset_bytes: int, length_bytes: int) -> None:
+        pass
+
     def sync(self) -> None:
         self._disk.step("sync")
         self._data.unsynced.clear()

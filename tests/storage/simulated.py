@@ -24,6 +24,7 @@ from fs3.rpc.client import RpcClient
 from fs3.rpc.settings import ServerSettings
 from fs3.storage.lanes import InlineLanes
 from fs3.storage.runner import TargetRunner
+from fs3.storage.scrub_round import SCRUB
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 from fs3.storage.sums import sums_of
 from fs3.tasks import TaskScope
@@ -103,6 +104,7 @@ class StorageWorld(World):
         self.disks: dict[int, SimDisk] = {}
         self.scope = TaskScope("test", self.fail)
         self.history = History()
+        self.scrub = SCRUB
         self.rng = derived_rng(seed, "storage world")
         self._signer = CapabilitySigner(KEY)
 
@@ -120,6 +122,7 @@ class StorageWorld(World):
                 host=host,
                 beacon_address=f"{host}:7001",
                 target_capacity_bytes=64 << 20,
+                scrub=self.scrub,
             ),
             StorageComponents(
                 clock=self.clock(host),
