@@ -51,6 +51,7 @@ def mgmtd(settings_path: Path) -> None:
         cluster_key = "/etc/fs3/cluster.key"
         kv = "fdb:///etc/foundationdb/fdb.cluster"   # or "lmdb:///srv/fs3/kv" on one machine
         mgmtd = ["10.0.0.2:7001"]        # the others
+        link_quarantine_s = 30.0         # a link that was broken has to hold for this long
         [daemon]                         # http_host, http_port, log_level, slow_operation_ms
     """
     from .compose_mgmtd import run

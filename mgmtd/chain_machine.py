@@ -29,137 +29,23 @@ Source: design 2.2, 2.3, 2.6, 2.7; chain model V3, V9, C1-C3.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
-from fs3.ids import ChainVersion, Generation, TargetId
-from fs3.routing import ChainInfo, LocalState, Member, TargetState
+from fs3.ids import ChainVersion, TargetId
+from fs3.routing import ChainInfo, Member, TargetState
 
+from .chain_situation import Known, Rule, Situation, Step
 from .liveness import Verdict
 
-NO_GENERATION = Generation(0)
-NO_VERSION = ChainVersion(0)
+__all__ = ["RESUME_WAIT_S", "Known", "Rule", "Situation", "Step", "next_step"]
+
 RESUME_WAIT_S = 2.0
 """How long the first candidate is waited for, from when any of them might resume."""
 
 SERVING, LASTSRV, SYNCING, WAITING, OFFLINE = TargetState
 UNWANTED = "an operator wants it out"
+SLOW = "it is far slower than its peers"
 LEASES_LAST = "it leaves: its leases are not over"
-
-
-class Rule(enum.Enum):
-    """Why a record changes."""
-
-    REPAIR = "repair"
-    RESUME = "resume"
-    LOST = "lost"
-    LEAVE = "leave"
-    RENEW = "renew"
-    IN_FORCE = "in_force"
-    JOIN = "join"
-    FALL_BACK = "fall_back"
-    ENTER = "enter"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a member's target now."""
-
-    generation: Generation = NO_GENERATION
-    """Of its node, as persisted; 0: no such node."""
-    verdict: Verdict = Verdict.DEAD
-    """Of the node, in that generation."""
-    local: LocalState | None = None
-    """As reported in that generation; None: not reported to this primary yet."""
-    uptodate_at: ChainVersion = NO_VERSION
-    """The one version at which it says that it has everything; 0: it does not."""
-    acknowledged: ChainVersion = NO_VERSION
-    """Newest version that it acknowledged in that generation."""
-    same_store: bool = True
-    """It is the store that the chain had."""
-    clean: bool = True
-    """It was opened with all checks passed."""
-    over_s: float = 0.0
-    """When the primary's grants to the generation that the record names are over."""
-    alone_acknowledged: bool = False
-    """It acknowledged a version in which it alone served, and nobody else is in force since."""
-    unwanted: bool = False
-    """An operator wants it out."""
-
-    @property
-    def heard(self) -> bool:
-        """Its node is alive now."""
-        return self.verdict is Verdict.ALIVE
-
-    def bars_use(self) -> str | None:
-        """Why it can neither serve nor be copied to; None: it can."""
-        if self.local is None:
-            return "it has not reported yet"
-        if self.local is LocalState.OFFLINE:
-            return "it is offline"
-        return None if self.clean else "its store did not open clean"
-
-    def objection(self) -> str | None:
-        """Why what it has does not count; None: it does."""
-        if (why := self.bars_use()) is not None:
-            return why
-        return None if self.same_store else "its store is another one: what it had is gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """A chain and all that its next record depends on."""
-
-    info: ChainInfo
-    known: Mapping[TargetId, Known]
-    now_s: float
-    resumable_since_s: float | None = None
-    """Since when some candidate might resume, as an earlier step of this record said; None: nobody might."""
-    repair: TargetId | None = None
-    """The operator's choice of who serves, whatever is lost by it (``--accept-data-loss``)."""
-
-    def of(self, member: Member) -> Known:
-        """What is known of a member."""
-        return self.known.get(member.target, Known())
-
-    def is_present(self, member: Member) -> bool:
-        """Its node runs the generation that the record names."""
-        return self.of(member).generation == member.generation
-
-    def has_restarted(self, member: Member) -> bool:
-        """Its node runs a later generation than the record names."""
-        return self.of(member).generation > member.generation
-
-    def is_well(self, member: Member) -> bool:
-        """It is heard, in the generation of the record, and what it has counts."""
-        known = self.of(member)
-        sound = known.local is None or known.objection() is None
-        return known.heard and self.is_present(member) and sound
-
-
-@dataclass(slots=True)
-class Step:
-    """What to do about a chain now."""
-
-    record: ChainInfo | None = None
-    """To persist, then to publish; None: nothing changes."""
-    rule: Rule | None = None
-    """Why; None with no record."""
-    new_stores: tuple[TargetId, ...] = ()
-    """Targets whose present store is the chain's from this record on."""
-    uncovered: tuple[Member, ...] = ()
-    """Members that the primary's grants must not cover any more, since they are to leave."""
-    again_s: float | None = None
-    """When time alone changes the answer; None: it does not."""
-    resumable_since_s: float | None = None
-    """To be handed in again as long as the record is the same."""
-    held: dict[TargetId, str] = field(default_factory=dict)
-    """Members that are not as they should be, and why it stays so for now."""
-
-    def look_again(self, at_s: float) -> None:
-        """The answer may change then."""
-        self.again_s = at_s if self.again_s is None else min(self.again_s, at_s)
 
 
 def next_step(at: Situation) -> Step:
@@ -257,6 +143,7 @@ def _leave(at: Situation, step: Step) -> bool:
     serving = at.info.serving
     leaving = {m.target: why for m in serving if (why := _reason_to_leave(at, m)) is not None}
     _keep_unwanted(at, step, leaving)
+    _add_unfit(at, step, leaving)
     _joiner_first(at, step, leaving)
     going = [m for m in serving if m.target in leaving]
     staying = [m for m in serving if m.target not in leaving]
@@ -306,6 +193,27 @@ def _keep_unwanted(at: Situation, step: Step, leaving: dict[TargetId, str]) -> N
         step.held[target] = f"{UNWANTED}: nobody else could serve"
 
 
+def _add_unfit(at: Situation, step: Step, leaving: dict[TargetId, str]) -> None:
+    """One member at a time goes for a broken link or for being slow, if the others can do without it.
+
+    Beside one that is cut off somebody in force has to stay who is well; beside one that is slow, two.
+    """
+    unfit = [m for m in reversed(at.info.serving) if m.target not in leaving and _unfit(at.of(m))]
+    unfit.sort(key=lambda m: not at.of(m).cut_off)  # who cannot be reached goes before who is slow
+    others = [m for m in at.info.serving if m.target not in leaving and not m.joining and at.is_well(m)]
+    is_open = True
+    for member in unfit:
+        known, why = at.of(member), _unfit(at.of(member))
+        if is_open and len([m for m in others if m is not member]) >= (1 if known.cut_off else 2):
+            leaving[member.target], is_open = why, False
+        else:
+            step.held.setdefault(member.target, f"{why}: too few others could serve")
+
+
+def _unfit(known: Known) -> str:
+    return known.cut_off or (SLOW if known.is_slow else "")
+
+
 def _joiner_first(at: Situation, step: Step, leaving: dict[TargetId, str]) -> None:
     """If only a joiner would be left, it goes first; then the older ones may be candidates (V3)."""
     older = [m for m in at.info.serving if not m.joining]
@@ -348,7 +256,7 @@ def _renew(at: Situation, step: Step) -> bool:
 def _join(at: Situation, step: Step) -> bool:
     """The syncing member says, as its source does, that it has everything at exactly this version."""
     syncing = next((m for m in at.info.members if m.state is SYNCING), None)
-    if syncing is None or not at.is_well(syncing) or at.of(syncing).unwanted:
+    if syncing is None or not at.is_well(syncing) or at.of(syncing).unwanted or at.of(syncing).cut_off:
         return False
     if not _is_complete(at, syncing):
         step.held[syncing.target] = "it is being copied to"
@@ -381,6 +289,7 @@ def _is_gone(at: Situation, member: Member) -> bool:
         member.state is SYNCING and known.verdict is Verdict.SUSPECTED
     )
     bars = known.local is not None and known.bars_use() is not None
+    bars = bars or (member.state is SYNCING and bool(known.cut_off))
     return is_dead or bars or known.unwanted or not at.is_present(member)
 
 
@@ -409,7 +318,9 @@ def _bars_entry(known: Known) -> str | None:
     """Why a member that is out stays out. Another store is no reason: everything is copied."""
     if known.unwanted:
         return UNWANTED
-    return known.bars_use() if known.heard else f"its node is {known.verdict.value}"
+    if not known.heard:
+        return f"its node is {known.verdict.value}"
+    return known.bars_use() or known.barred or None
 
 
 # --- records ---

@@ -21,6 +21,7 @@ from fs3.routing import ChainInfo, LocalState, Member, TargetState
 from fs3.wire.mgmtd import TargetReport
 
 from .chain_machine import Known, Rule, Situation, Step, next_step
+from .links import Link, Links, loser
 from .liveness import Verdict
 from .store import Change, TargetRecord
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .term import Term
 
 Run = tuple[NodeId, Generation]
+IN_USE = (TargetState.SERVING, TargetState.SYNCING)
 
 
 @dataclass(slots=True)
@@ -63,6 +65,12 @@ class ChainWatch:
         """Who is to serve, whatever is lost by it; until it does."""
         self.held: dict[TargetId, str] = {}
         """As of the last pass."""
+        self.links_broke: list[Link] = []
+        self.links_held: list[Link] = []
+        self.slow_new: list[TargetId] = []
+        """Since somebody last emptied these: links that broke or have held, targets that became slow."""
+        self._cut_off: dict[ChainId, tuple[TargetId, str]] = {}
+        """Whom a chain is to lose for a broken link."""
         self._resumable: dict[ChainId, tuple[ChainVersion, float]] = {}
         self._alone: dict[ChainId, tuple[TargetId, Generation]] = {}
         self._uncovered: dict[ChainId, tuple[Run, ...]] = {}
@@ -72,8 +80,12 @@ class ChainWatch:
         plan = ChainPlan()
         reports = _current_reports(term)
         fine = self._fine(term)
+        self._judge_links(term, now_s)
+        self.slow_new += term.slowness.judge(now_s)
+        for target in term.slowness.slow:
+            fine.pop(target, None)
         for chain, info in term.routing.chains.items():
-            if chain not in self.repairs and _is_whole(info, fine):
+            if chain not in self.repairs and chain not in self._cut_off and _is_whole(info, fine):
                 if chain in self._uncovered:
                     self._cover_but(term, chain, ())
                 continue
@@ -82,6 +94,20 @@ class ChainWatch:
                 plan.again_s = step.again_s if plan.again_s is None else min(plan.again_s, step.again_s)
         self.held = plan.held
         return plan
+
+    def _judge_links(self, term: Term, now_s: float) -> None:
+        links = term.liveness.links
+        broke, held = links.judge(lambda node: term.verdicts.get(node) is Verdict.ALIVE, now_s)
+        self.links_broke += broke
+        self.links_held += held
+        self._cut_off.clear()
+        if not links.broken:
+            return
+        counts = links.broken_counts()
+        for chain, info in term.routing.chains.items():
+            if (found := loser(info, links.broken, counts)) is not None:
+                member, (one, other) = found
+                self._cut_off[chain] = member.target, f"the link between nodes {one} and {other} is broken"
 
     def change(self, term: Term, plan: ChainPlan, at_once_max: int) -> Change:
         """What is to be persisted of a plan."""
@@ -109,7 +135,7 @@ class ChainWatch:
 
     def _step(self, term: Term, info: ChainInfo, reports: dict[TargetId, TargetReport], now_s: float) -> Step:
         chain = info.chain
-        known = {m.target: self._known(term, info, m, reports) for m in info.members}
+        known = {m.target: self._known(term, info, m, reports, now_s) for m in info.members}
         self._note_alone(info, known)
         version, since_s = self._resumable.get(chain, (None, None))
         step = self._decide(
@@ -128,7 +154,12 @@ class ChainWatch:
         return step
 
     def _known(
-        self, term: Term, info: ChainInfo, member: Member, reports: dict[TargetId, TargetReport]
+        self,
+        term: Term,
+        info: ChainInfo,
+        member: Member,
+        reports: dict[TargetId, TargetReport],
+        now_s: float,
     ) -> Known:
         node, life = term.routing.nodes.get(member.node), term.liveness.lives.get(member.node)
         unwanted = member.target in self.unwanted
@@ -142,6 +173,7 @@ class ChainWatch:
         is_uptodate = says and report is not None and report.state is LocalState.UPTODATE
         absent = LocalState.OFFLINE if is_reported else None
         acknowledged = life.acknowledged if life.generation == node.generation else {}
+        loses, why = self._cut_off.get(info.chain, (None, ""))
         return Known(
             generation=node.generation,
             verdict=term.verdicts.get(member.node, Verdict.SILENT),
@@ -153,7 +185,19 @@ class ChainWatch:
             over_s=term.grants.until_s(member.node, member.generation, info.chain),
             alone_acknowledged=self._alone.get(info.chain) == (member.target, member.generation),
             unwanted=unwanted,
+            cut_off=why if loses == member.target else "",
+            is_slow=member.target in term.slowness.slow,
+            barred=self._barred(term, info, member, now_s),
         )
+
+    def _barred(self, term: Term, info: ChainInfo, member: Member, now_s: float) -> str:
+        """Why a member may not enter for now; "": nothing bars it, or it is in use."""
+        if member.state in IN_USE:
+            return ""
+        node = term.routing.nodes.get(member.node)
+        if node is not None and term.slowness.is_barred(member.target, node.generation, now_s):
+            return "it was far slower than its peers, and is left out for a while"
+        return _link_that_bars(info, member, term.liveness.links)
 
     def _note_alone(self, info: ChainInfo, known: dict[TargetId, Known]) -> None:
         """Who acknowledged that it alone serves; void once another one is in force."""
@@ -182,6 +226,14 @@ class ChainWatch:
                 record = TargetRecord(target=target, store_id=report.store_id)
             found.append(msgspec.structs.replace(record, store_id=report.store_id))
         return found
+
+
+def _link_that_bars(info: ChainInfo, member: Member, links: Links) -> str:
+    """Its link to one who is in use was broken, and has not held long enough."""
+    if not links.has_any:
+        return ""
+    found = links.watched_between(member.node, [m.node for m in info.members if m.state in IN_USE])
+    return f"the link between nodes {found[0]} and {found[1]} has not held long enough" if found else ""
 
 
 def _is_whole(info: ChainInfo, fine: dict[TargetId, Generation]) -> bool:

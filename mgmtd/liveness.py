@@ -28,11 +28,12 @@ from dataclasses import dataclass, field
 from fs3.identity.datagram import NO_NONCE, ReplayWindow
 from fs3.ids import ChainId, ChainVersion, Generation, NodeId
 from fs3.member.beacon import Beacon
-from fs3.member.timing import Timing
+from fs3.member.timing import SILENT_PERIODS, Timing
+
+from .links import Links
 
 EVIDENCE_MAX = 16
 """Pieces of evidence kept for each node, for people."""
-SILENT_PERIODS = 3
 
 
 class Verdict(enum.Enum):
@@ -91,6 +92,7 @@ class Liveness:
         self._timing = timing
         self._new_nonce = new_nonce
         self.lives: dict[NodeId, Life] = {}
+        self.links = Links(timing)
 
     def register(self, node: NodeId, generation: Generation, now_s: float, *, heard: bool) -> bool:
         """A node's generation is known, from a report (``heard``) or from the store.
@@ -103,6 +105,7 @@ class Liveness:
             return False
         if life is None or generation > life.generation:
             self.lives[node] = Life(generation, now_s if heard else self._began_s, self._new_nonce())
+            self.links.forget(node)
         elif heard:
             life.heard_s = max(life.heard_s, now_s)
         return True
@@ -129,6 +132,7 @@ class Liveness:
         life.routing_version = max(life.routing_version, beacon.routing_version)
         life.clock_ms = beacon.clock_ms
         life.unreachable = beacon.unreachable
+        self.links.on_beacon(node, beacon.unreachable, now_s)
         for chain, version in beacon.acknowledged:
             life.acknowledged[chain] = max(version, life.acknowledged.get(chain, version))
         self._note_lack(life, beacon.no_lease_ms / 1000, now_s)
@@ -193,4 +197,4 @@ class Liveness:
                 (life.no_lease_since_s or math.inf) + timing.no_lease_s,
             )
             soonest_s = min(soonest_s, min((m for m in moments if m > now_s), default=math.inf))
-        return soonest_s
+        return min(soonest_s, self.links.next_change_s(now_s))

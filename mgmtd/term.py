@@ -22,6 +22,7 @@ from .grants import PrimaryGrants
 from .lease import LeaseRecord
 from .liveness import Liveness, Verdict
 from .routing_log import Changed, RoutingLog
+from .slowness import Slowness
 from .store import Change, Loaded, TargetRecord, changed_routing
 
 WAITERS_MAX = 65_536
@@ -57,6 +58,7 @@ class Term:
         self.log = RoutingLog(loaded.routing.version)
         self.grants = PrimaryGrants(began_s, timing)
         self.liveness = Liveness(began_s, timing, new_nonce)
+        self.slowness = Slowness(timing)
         self.chains = ChainWatch()
         self.clock = ClusterClock(loaded.cluster_time_bound_ms, began_s)
         self.reports: dict[NodeId, NodeReport] = {}

@@ -21,6 +21,7 @@ from fs3.clock import Clock
 from fs3.errors import CorruptData, Fs3Error, FsError, InvalidRequest, Unavailable
 from fs3.metrics import Metrics
 
+from .ack_pace import AckPace
 from .disk import DiskFailed
 from .engine.versions import StageItem, StageOutcome
 from .lanes import Lanes
@@ -81,6 +82,7 @@ class Committer:
         self._thread = threading.get_ident()
         self._woken = asyncio.Event()
         self._failure = ""
+        self._pace = AckPace()
         self._sync_s = metrics.histogram("fs3_storage_sync_seconds")
         self._group = metrics.histogram("fs3_storage_sync_group_updates")
 
@@ -213,6 +215,8 @@ class Committer:
         """Time the group that is staged within, and tell everybody in it what it came to."""
         stage = _Group(self._store, [entry.item for entry in group], self._cluster_time_ms())
         started_s = self._clock.boot_s()
+        with self._lock:
+            self._pace.began(started_s)
         try:
             yield stage
         except DiskFailed as error:
@@ -225,6 +229,9 @@ class Committer:
             if isinstance(error, Exception):
                 self._fail(f"bug: {error!r}")
             raise
+        finally:
+            with self._lock:
+                self._pace.ended(self._clock.boot_s())
         self._sync_s.observe(self._clock.boot_s() - started_s)
         self._group.observe(len(group))
         with ExitStack() as told:  # everybody is, even if one cannot bear it
@@ -264,6 +271,11 @@ class Committer:
                 entry.done(None, DiskFailed(reason))
             else:
                 self._later(entry.done, None, DiskFailed(reason))
+
+    def acknowledge_us(self) -> int:
+        """How long updates lately took to be durable; 0: there were none."""
+        with self._lock:
+            return self._pace.recent_us(self._clock.boot_s())
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -34,6 +34,8 @@ class ClusterShape:
     meta_count: int = 2
     mgmtd_count: int = 1
     """One is primary, the others stand by. On a laptop, which dies with all of them, one is enough."""
+    link_quarantine_s: int = 30
+    """How long a link that was broken has to hold before its two ends are in a chain together again."""
 
     def problem(self) -> str:
         """Why this shape cannot be, or ""."""
@@ -169,7 +171,7 @@ def settings_text(plan: ClusterPlan, process: ProcessPlan, directory: Path, owne
         elif process.role == "meta":
             lines += [f"kv = {_text(kv_url)}", f"root_uid = {owner[0]}", f"root_gid = {owner[1]}"]
         else:
-            lines += [f"kv = {_text(kv_url)}"]
+            lines += [f"kv = {_text(kv_url)}", f"link_quarantine_s = {plan.shape.link_quarantine_s}.0"]
     lines += ["", "[daemon]", f"http_port = {process.http_port}"]
     if process.place.host != HOST:
         lines.append(f"http_host = {_text(process.place.host)}")
@@ -188,6 +190,7 @@ def plan_text(plan: ClusterPlan) -> str:
         f"replication = {shape.replication}",
         f"meta_count = {shape.meta_count}",
         f"mgmtd_count = {shape.mgmtd_count}",
+        f"link_quarantine_s = {shape.link_quarantine_s}",
         f"ports = {list(_all_ports(plan))}",
     ]
     return "\n".join(head) + "\n"
@@ -202,7 +205,9 @@ def plan_from(values: dict[str, object]) -> ClusterPlan:
             targets_per_node_count=_whole(values["targets_per_node_count"]),
             replication=_whole(values["replication"]),
             meta_count=_whole(values["meta_count"]),
-            mgmtd_count=_whole(values.get("mgmtd_count", 1)),  # plans of before there could be several
+            # plans of earlier versions lack what came later
+            mgmtd_count=_whole(values.get("mgmtd_count", 1)),
+            link_quarantine_s=_whole(values.get("link_quarantine_s", 30)),
         )
     except KeyError as error:
         raise ValueError(f"{error.args[0]} is missing") from error

@@ -106,7 +106,7 @@ class Agent:
             self._correspondence.hurry_beacons()
 
     def set_targets(self, targets: Sequence[TargetReport]) -> None:
-        """What is to be reported of this node's targets; what changed (space aside) is reported at once."""
+        """What is to be reported of this node's targets; what changed, space and pace aside, is at once."""
         changed = _without_space(targets) != _without_space(self._targets)
         self._targets = tuple(targets)
         if changed:
@@ -265,5 +265,8 @@ class Agent:
 
 
 def _without_space(targets: Sequence[TargetReport]) -> list[TargetReport]:
-    """Reports as they are compared: the space in use changes all the time and is no event."""
-    return [msgspec.structs.replace(t, used_bytes=0, chain_version=ChainVersion(0)) for t in targets]
+    """Reports as they are compared: space in use and pace change all the time, and are no event."""
+    version = ChainVersion(0)
+    return [
+        msgspec.structs.replace(t, used_bytes=0, chain_version=version, acknowledge_us=0) for t in targets
+    ]

@@ -27,6 +27,7 @@ from ..wire.codec import decode, encode
 from ..wire.member import EXCHANGE, ExchangeRequest, ExchangeResponse
 from .beacon import Answer, Ask, Beacon, Grant, Pairs, Purpose, Records
 from .lease import NodeLeases
+from .link_probes import LinkProbes
 from .pace import Pace
 from .settings import AgentComponents, AgentSettings
 
@@ -103,6 +104,7 @@ class Correspondence:
         self._nonces: dict[NodeId, bytes] = {}
         self._peers: dict[NodeId, Pace] = {}
         self._asks: dict[NodeId, Pairs] = {}
+        self._probes = LinkProbes(self._settings.node, self._components, self._timing, member.scope)
         self._term = -1
         self._confirmed: dict[ChainId, ChainVersion] = {}
         self._acks_open: dict[tuple[NodeId, int], Pairs] = {}
@@ -139,6 +141,7 @@ class Correspondence:
             if pairs != self._asks.get(node):
                 self._peers[node].hurry()
         self._asks = asks
+        self._probes.adopt(routing, self._clock.boot_s())
 
     def hurry_beacons(self) -> None:
         """Send a beacon at the next occasion: it has something new to say."""
@@ -146,16 +149,19 @@ class Correspondence:
             pace.hurry()
 
     def unreachable(self, now_s: float) -> list[NodeId]:
-        """Peers that have not answered for a while."""
-        silent = [n for n, pace in self._peers.items() if pace.silent_s(now_s) > self._timing.hint_s]
-        return silent[:UNREACHABLE_MAX]
+        """Peers that have not answered for a while, and those to which no connection can be made."""
+        found = {n: None for n, pace in self._peers.items() if pace.silent_s(now_s) > self._timing.hint_s}
+        found.update(dict.fromkeys(self._probes.broken(now_s)))
+        return list(found)[:UNREACHABLE_MAX]
 
     # --- sending ---
 
     def _on_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._timing.repeat_s, self._on_timer)
         if not self._leases.is_fenced:
-            self._send_due(self._clock.boot_s())
+            now_s = self._clock.boot_s()
+            self._send_due(now_s)
+            self._probes.look(now_s)
 
     def _send_due(self, now_s: float) -> None:
         primary_silent_s = min((pace.silent_s(now_s) for pace in self._mgmtds.values()), default=0.0)

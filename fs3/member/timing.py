@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SILENT_PERIODS = 3
+"""Beacons missed before a node counts as silent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -37,6 +40,14 @@ class Timing:
     """A node that is merely silent counts as dead after this."""
     no_lease_s: float = 3.0
     """A node one of whose chains has had no lease of either kind for this long counts as failed."""
+    link_probe_s: float = 1.5
+    """A connection to each peer is tried this often; one that failed after ``beacon_s``."""
+    link_broken_s: float = 3.0
+    """A link that one of its ends cannot use for this long, both otherwise well, is broken."""
+    link_quarantine_s: float = 30.0
+    """A link that was broken has to hold for this long before its ends are in a chain together again."""
+    slow_s: float = 30.0
+    """A target that is far slower than its peers for this long is told of, and demoted if others suffice."""
     primary_s: float = 3.0
     """A standby takes over when the lease record has not changed for this long."""
     primary_margin_s: float = 0.15
@@ -60,9 +71,13 @@ class Timing:
 
     def problem(self) -> str | None:
         """What does not fit together, or None."""
+        return next((text for holds, text in self.rules() if not holds), None)
+
+    def rules(self) -> tuple[tuple[bool, str], ...]:
+        """What has to hold of the times together: whether it does, and what it is."""
         error = self.clock_rate_error
         slowest, fastest = 1 - error, 1 + error
-        rules = (
+        return (
             (0 < error < 0.1, "clock_rate_error must lie between 0 and 0.1"),
             (self.clock_loss_s >= 0, "clock_loss_s must not be negative"),
             (
@@ -86,8 +101,20 @@ class Timing:
             (self.silence_s > self.grant_s + self.beacon_s, "silence_s must be longer than a grant"),
             (self.no_lease_s > self.lease_s, "no_lease_s must be longer than a lease"),
             (self.hint_s > self.beacon_s, "hint_s must be longer than beacon_s"),
+            (
+                self.beacon_s < self.link_probe_s <= self.link_broken_s,
+                "link_probe_s must lie between beacon_s and link_broken_s",
+            ),
+            (
+                self.link_broken_s > SILENT_PERIODS * self.beacon_s,
+                "link_broken_s must outlast the time after which a node counts as silent",
+            ),
+            (self.slow_s > 2 * self.report_s, "slow_s must be longer than two reports"),
+            (
+                self.link_quarantine_s > self.link_probe_s + self.hint_s,
+                "link_quarantine_s must be long enough to see that a link is broken still",
+            ),
         )
-        return next((text for holds, text in rules if not holds), None)
 
 
 TIMING = Timing()

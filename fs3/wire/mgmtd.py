@@ -29,6 +29,8 @@ class TargetReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     used_bytes: int = 0
     reason: str = ""
     """Why it is OFFLINE."""
+    acknowledge_us: int = 0
+    """How long it lately took to make an update durable; 0: there was none to make."""
 
 
 class GetRoutingRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -40,6 +40,7 @@ async def report(services: Services, call: Call, request: ReportRequest) -> Repo
     term.reports[request.node] = NodeReport(
         request.generation, request.sequence, request.version, request.broken_links, request.targets
     )
+    term.slowness.on_report(request.generation, request.targets, now_s)
     version = await services.write(term, lambda at: _change(at, request))
     services.pass_wanted.set()
     return ReportResponse(routing_version=version)

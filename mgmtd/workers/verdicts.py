@@ -56,6 +56,7 @@ class VerdictPass:
         term.grants.forget({n: info.generation for n, info in term.routing.nodes.items()}, now_s)
         plan = term.chains.plan(term, now_s)
         self._tell_held(term)
+        self._tell_unfit(term)
         if plan.changed:
             try:
                 await self._change(term)
@@ -91,6 +92,16 @@ class VerdictPass:
             if self._held.get(target) != why:
                 self._services.log.info("member held", target=f"{target:x}", reason=why)
         self._held = held
+
+    def _tell_unfit(self, term: Term) -> None:
+        for target in term.chains.slow_new:
+            self._services.log.warning("target is slow", target=f"{target:x}")
+        term.chains.slow_new = []
+        for one, other in term.chains.links_broke:
+            self._services.log.warning("link is broken", nodes=f"{one} {other}")
+        for one, other in term.chains.links_held:
+            self._services.log.info("link has held", nodes=f"{one} {other}")
+        term.chains.links_broke, term.chains.links_held = [], []
 
     async def _change(self, term: Term) -> None:
         planned: list[ChainPlan] = []

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fs3.config import assert_names_carry_units
+from fs3.config import BadSettings, assert_names_carry_units, parse_settings
 from fs3.daemon import DaemonSettings
+from fs3.deploy.compose_mgmtd import MgmtdDaemonSettings, timing_of, timings_fit
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SETTINGS_MAX = 12
@@ -39,3 +40,11 @@ def test_a_daemon_has_at_most_a_dozen_settings_with_units(kind: type) -> None:
 def test_the_shared_part_is_small_too() -> None:
     assert len(dataclasses.fields(DaemonSettings)) <= 6
     assert settings_classes()
+
+
+def test_times_that_do_not_fit_together_are_refused_with_their_line() -> None:
+    text = 'node_id = 1\nlisten = "h:1"\ncluster_key = "k"\nkv = "lmdb:///d"\n'
+    settings = parse_settings(MgmtdDaemonSettings, text + "link_quarantine_s = 5\n", "m.toml", timings_fit)
+    assert timing_of(settings).link_quarantine_s == 5.0
+    with pytest.raises(BadSettings, match=r"m\.toml:5: link_quarantine_s must be long enough"):
+        parse_settings(MgmtdDaemonSettings, text + "link_quarantine_s = 1\n", "m.toml", timings_fit)

@@ -15,6 +15,8 @@ forged N           somebody says that it is dead, and it is not
 unwanted N / wanted N  an operator takes it out / lets it back
 repair N           an operator accepts the loss of data: N shall serve
 deaf N / hears N   it does not get new records / it does again
+cut N M / mend N M  two nodes cannot reach each other, and say so / they can again
+slow N / quick N   it needs 1 s for each update, others 1 ms / it is as quick as they are
 primary            the primary is lost; another one takes over 3 s later
 copying N S        from now on copying to N takes S seconds
 =================  ==========================================================================
@@ -57,6 +59,8 @@ class FakeNode:
     is_up: bool = True
     is_reachable: bool = True
     is_deaf: bool = False
+    acknowledge_us: int = 1000
+    cut_from: set[int] = field(default_factory=set)
     local: LocalState = LocalState.ONLINE
     store: bytes = b"store"
     clean: bool = True
@@ -87,6 +91,7 @@ class FakeNode:
             store_id=self.store,
             clean=self.clean,
             chain_version=version,
+            acknowledge_us=self.acknowledge_us if state in (TargetState.SERVING, TargetState.SYNCING) else 0,
         )
 
 
@@ -187,6 +192,20 @@ class Play:
     def do_hears(self, number: str) -> None:
         self.nodes[int(number)].is_deaf = False
 
+    def do_cut(self, number: str, other: str) -> None:
+        self.nodes[int(number)].cut_from.add(int(other))
+        self.nodes[int(other)].cut_from.add(int(number))
+
+    def do_mend(self, number: str, other: str) -> None:
+        self.nodes[int(number)].cut_from.discard(int(other))
+        self.nodes[int(other)].cut_from.discard(int(number))
+
+    def do_slow(self, number: str) -> None:
+        self.nodes[int(number)].acknowledge_us = 1_000_000
+
+    def do_quick(self, number: str) -> None:
+        self.nodes[int(number)].acknowledge_us = 1000
+
     def do_copying(self, number: str, seconds: str) -> None:
         self.nodes[int(number)].copy_s = float(seconds)
 
@@ -228,7 +247,9 @@ class Play:
         number, generation = NodeId(node.number), Generation(node.generation)
         if not term.liveness.is_current(number, generation) or tick % 2 == 0:
             term.liveness.register(number, generation, self.now_s, heard=True)
-            term.reports[number] = NodeReport(generation, 1, "", (), (node.report(self.now_s),))
+            report = node.report(self.now_s)
+            term.reports[number] = NodeReport(generation, 1, "", (), (report,))
+            term.slowness.on_report(generation, (report,), self.now_s)
             if term.routing.nodes[number].generation < generation:
                 term.publish(Change(nodes=(_info(node.number, node.generation),)))
         newest = term.routing.chains[CHAIN]
@@ -241,7 +262,8 @@ class Play:
         assert node.record is not None
         node.sequence += 1
         acknowledged = ((CHAIN, node.record.version),) if self.now_s >= node.adopted_s else ()
-        beacon = Beacon(routing_version=1, clock_ms=0, acknowledged=acknowledged)
+        unreachable = tuple(NodeId(n) for n in sorted(node.cut_from))
+        beacon = Beacon(routing_version=1, clock_ms=0, acknowledged=acknowledged, unreachable=unreachable)
         heard = term.liveness.on_beacon(number, generation, node.sequence, node.nonce, beacon, self.now_s)
         node.nonce = term.liveness.lives[number].nonce
         if heard is Hearing.COUNTED and term.liveness.may_grant(number):

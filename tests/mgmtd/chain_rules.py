@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fs3.ids import TargetId
 from fs3.mgmtd.chain_machine import Rule, Situation, Step
+from fs3.mgmtd.liveness import Verdict
 from fs3.routing import ChainInfo, LocalState, Member, TargetState
 
 SERVING, LASTSRV, SYNCING, WAITING, OFFLINE = TargetState
@@ -62,6 +63,7 @@ def check_step(at: Situation, step: Step) -> None:
     assert moves(at, step), "a version without a change"
     _check_serving(at, step)
     _check_generations(at, step)
+    _check_entered(at, step)
 
 
 def _check_serving(at: Situation, step: Step) -> None:
@@ -76,6 +78,8 @@ def _check_serving(at: Situation, step: Step) -> None:
         if member.target in gone:
             assert at.now_s >= at.of(member).over_s, "left out under a lease of the primary's"
             assert member in step.uncovered, "left out while grants still cover it"
+    if step.rule is Rule.LEAVE:
+        _check_unfit(at, [m for m in before.serving if m.target in gone])
     if gone and new:
         in_force = [m for m in after.serving if not m.joining]
         assert in_force, "only a joiner is left"
@@ -87,13 +91,29 @@ def _check_serving(at: Situation, step: Step) -> None:
     _check_added(at, step, added)
 
 
+def _check_unfit(at: Situation, gone: list[Member]) -> None:
+    """One member at a time goes for a broken link or for being slow, and only if others are well."""
+    unfit = [m for m in gone if not m.joining and _is_only_unfit(at, m)]
+    assert len(unfit) <= 1, "several leave for links or slowness"
+    others = [m for m in at.info.serving if m not in gone and not m.joining and at.is_well(m)]
+    for member in unfit:
+        assert len(others) >= (1 if at.of(member).cut_off else 2), "too few are left for it"
+
+
+def _is_only_unfit(at: Situation, member: Member) -> bool:
+    """Nothing else speaks against it."""
+    known = at.of(member)
+    is_fit = not (known.cut_off or known.is_slow)
+    return not (is_fit or known.unwanted or known.verdict is Verdict.DEAD or known.objection() is not None)
+
+
 def _check_added(at: Situation, step: Step, added: list[TargetId]) -> None:
     assert step.record is not None
     states = {m.target: m for m in at.info.members}
     for target in added:
         member, known = states[target], at.known[target]
         assert known.heard and known.local is not LocalState.OFFLINE and known.local is not None
-        assert known.clean
+        assert known.clean and not (step.rule is Rule.JOIN and known.cut_off)
         if step.rule is Rule.JOIN:
             source = at.info.serving[-1]
             assert member.state is SYNCING and known.uptodate_at == at.info.version
@@ -108,6 +128,15 @@ def _check_added(at: Situation, step: Step, added: list[TargetId]) -> None:
                 assert target in at.info.candidates and known.same_store
             else:
                 assert step.rule is Rule.REPAIR and at.repair == target
+
+
+def _check_entered(at: Situation, step: Step) -> None:
+    """Nobody enters whose link to somebody in use is being watched."""
+    assert step.record is not None
+    if step.rule is Rule.ENTER:
+        before = {m.target: m.state for m in at.info.members}
+        for member in step.record.members:
+            assert member.state is before[member.target] or not at.of(member).barred, "it is barred"
 
 
 def _check_generations(at: Situation, step: Step) -> None:

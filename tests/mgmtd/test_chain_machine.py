@@ -51,8 +51,12 @@ PROFILES: tuple[Known, ...] = (
     known(generation=G2, over_s=NOW_S, same_store=False, local=ONLINE),
     known(generation=G2, over_s=NOW_S, clean=False),
     known(SILENT, generation=G2, over_s=NOW_S, local=None),
+    known(cut_off="a link", over_s=NOW_S),
+    known(is_slow=True, over_s=NOW_S),
+    known(barred="a link"),
+    known(cut_off="a link", is_slow=True, over_s=NOW_S, generation=G2),
 )
-FEW = tuple(p for i, p in enumerate(PROFILES) if i not in (4, 7, 14, 15))
+FEW = tuple(p for i, p in enumerate(PROFILES) if i not in (4, 7, 10, 14, 15, 18, 19))
 """For three replicas."""
 
 

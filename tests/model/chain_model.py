@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fs3.ids import ChainVersion, Epoch, Generation, NodeId
+from fs3.member.timing import TIMING
 from fs3.routing import ChainInfo, Member, RoutingInfo, TargetState
 from fs3.storage.replica import Replica
 from fs3.wire.chunk import Identity, Update, UpdateKind, VersionInfo, WriterTag
@@ -37,6 +38,7 @@ from .lease_model import NODES, LeaseWorld, Machine, Machines, node_info, target
 
 HEAL_S = 25.0
 """Silence verdict, take-over, two resyncs one after the other, and what waits for late answers."""
+LINK_QUARANTINE_S = 5.0
 
 
 def _node(machine: Machine) -> Any:
@@ -71,7 +73,7 @@ class ChainWorld(LeaseWorld):
 
     def __init__(self, seed: int, machines: ChainMachines | None = None) -> None:
         parts = machines or ChainMachines()
-        super().__init__(seed, parts)
+        super().__init__(seed, parts, replace(TIMING, link_quarantine_s=LINK_QUARANTINE_S))
         self.parts = parts
         self.register.routing = _routing()
         self.history = {(CHAIN, ChainVersion(1)): self.register.routing.chains[CHAIN]}
@@ -89,6 +91,7 @@ class ChainWorld(LeaseWorld):
         self.quiet_from_s = math.inf
         self.read_pause_s = 0.1
         self.settles_by_epoch = parts.settles_by_epoch
+        self.broken_links: dict[tuple[int, int], None] = {}
         self.on_record: list[Any] = []
         """Called with each new record of the chain: faults that are aimed at a moment."""
         self.counts.update(dict.fromkeys(("reads", "writes", "resyncs", "settled"), 0))

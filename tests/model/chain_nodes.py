@@ -98,6 +98,11 @@ class ChainNode(NodeProcess):
         may = self.adopted == version and self.leases.may_acknowledge(CHAIN, version, self.now_s())
         return {CHAIN: version} if may and version else {}
 
+    def unreachable(self) -> tuple[NodeId, ...]:
+        """The other ends of broken links."""
+        links = self.chain_world.broken_links
+        return tuple(NodeId(b if a == self.number else a) for a, b in links if self.number in (a, b))
+
     def _copy(self) -> None:
         """``Resync`` copies."""
 

@@ -89,6 +89,7 @@ class ChainTrouble:
             "reset": self.reset,
             "apart": self.two_apart,
             "lost": self.lose_chain,
+            "link": self.break_link,
         }
         self._aimed = aimed.get(focus)
         if focus == "join":
@@ -114,6 +115,7 @@ class ChainTrouble:
         world.weather.loss = world.weather.late = world.weather.store_late = world.disk_late = 0.0
         world.weather.answers_late_s.clear()
         world.removals.clear()
+        world.broken_links.clear()
         world.on_record.clear()
 
     def _strike(self) -> None:
@@ -200,6 +202,19 @@ class ChainTrouble:
         number = number or self.world.rng.choice(NODES)
         for mgmtd in MGMTDS:
             self._cut(("rpc",), mgmtd, number, self.world.rng.uniform(1.0, 6.0))
+
+    def break_link(self) -> None:
+        """Two members in use cannot reach each other, mostly but for datagrams; both are heard by mgmtd."""
+        world, rng = self.world, self.world.rng
+        if len(self._info.writable) < 2:
+            return
+        one, other = (int(m.node) for m in rng.sample(self._info.writable, 2))
+        length_s = rng.uniform(3.0, 9.0)
+        planes = ("rpc",) if rng.random() < 0.7 else ("rpc", "udp")
+        self._cut(planes, one, other, length_s)
+        self._cut(planes, other, one, length_s)
+        world.broken_links[one, other] = None
+        world.after(length_s, lambda: world.broken_links.pop((one, other), None))
 
     def isolate_from_mgmtds(self, numbers: tuple[int, ...] = NODES) -> None:
         """Members hear each other but no mgmtd."""
@@ -342,4 +357,5 @@ FOCI = (
     "lost",
     "join",
     "late",
+    "link",
 )

@@ -109,6 +109,10 @@ class NodeProcess(Process):
             chain_version=version if is_complete else ChainVersion(0),
         )
 
+    def unreachable(self) -> tuple[NodeId, ...]:
+        """Whom it says that it cannot reach."""
+        return ()
+
     def _send_beacon(self, mgmtd: int, now_s: float) -> None:
         self.sequence += 1
         sequence, nonce = self.sequence, self.nonces.get(mgmtd, NO_NONCE)
@@ -118,6 +122,7 @@ class NodeProcess(Process):
             routing_version=self.leases.routing_version,
             clock_ms=int(now_s * 1000),
             acknowledged=tuple(self.acknowledgements().items()),
+            unreachable=self.unreachable(),
             no_lease_ms=int(max((since for _, since in lacking), default=0.0) * 1000),
         )
 

@@ -10,7 +10,7 @@ from .chain_mutants import MUTANTS, Mutant
 from .chain_walk import FOCI, ChainWalk
 from .lease_model import Broken
 
-SAMPLE = ("", "head", "lost", "join", "tail")
+SAMPLE = ("", "head", "lost", "join", "tail", "link")
 QUICK_WALKS_MAX = 3
 HAPPENS = ("valid", "two_versions", "restarts", "takeovers", "reads", "writes", "resyncs", "settled")
 CHANGES = ("lost", "resume", "leave", "renew", "join", "in_force", "fall_back", "enter")

@@ -1,0 +1,73 @@
+"""Which targets are far slower than their peers."""
+
+from __future__ import annotations
+
+from fs3.ids import Generation, NodeId, TargetId, target_id
+from fs3.member.timing import TIMING
+from fs3.mgmtd.slowness import BARRED_S, SLOW_FACTOR, SLOW_MIN_US, Slowness
+from fs3.routing import LocalState
+from fs3.wire.mgmtd import TargetReport
+
+G1, G2 = Generation(1), Generation(2)
+SLOW_S = int(TIMING.slow_s)
+
+
+def told(slowness: Slowness, times_us: dict[int, int], now_s: float, generation: Generation = G1) -> None:
+    """One target a node says how long it takes."""
+    for node, time_us in times_us.items():
+        report = TargetReport(
+            target=_target(node),
+            state=LocalState.UPTODATE,
+            store_id=b"",
+            clean=True,
+            acknowledge_us=time_us,
+        )
+        slowness.on_report(generation, (report,), now_s)
+
+
+def _target(node: int) -> TargetId:
+    return target_id(NodeId(node), 0)
+
+
+def after(times_us: dict[int, int], seconds: int = SLOW_S) -> Slowness:
+    """What is known when targets have said the same for so long."""
+    slowness = Slowness(TIMING)
+    for second in range(seconds + 1):
+        told(slowness, times_us, float(second))
+        slowness.judge(float(second))
+    return slowness
+
+
+def test_a_target_is_slow_after_a_while() -> None:
+    times_us = {1: SLOW_FACTOR * 2000, 2: 2000, 3: 2000, 4: 100}
+    assert not after(times_us, SLOW_S - 1).slow
+    assert after(times_us).slow == {_target(1)}
+
+
+def test_what_is_not_slow() -> None:
+    assert not after({1: SLOW_FACTOR * 2000 - 1, 2: 2000, 3: 2000}).slow
+    assert not after({1: SLOW_MIN_US - 1, 2: 100, 3: 100}).slow  # quick enough for anybody
+    assert not after({1: 1_000_000, 2: 2000}).slow  # nobody knows who of two is as it should be
+    assert not after({1: 1_000_000, 2: 1_000_000, 3: 1_000_000}).slow  # all of them
+
+
+def test_a_better_or_an_absent_report_begins_anew() -> None:
+    for better in (2000, 0):
+        slowness = after({1: 1_000_000, 2: 2000, 3: 2000}, SLOW_S - 1)
+        told(slowness, {1: better}, SLOW_S - 0.5)
+        slowness.judge(SLOW_S - 0.5)
+        told(slowness, {1: 1_000_000}, SLOW_S + 0.0)
+        assert not slowness.judge(SLOW_S + 0.0) and not slowness.slow
+    silent = after({1: 1_000_000, 2: 2000, 3: 2000}, SLOW_S - 1)
+    assert not silent.judge(SLOW_S + 10.0)  # said nothing for long
+
+
+def test_it_is_told_once_and_barred_for_a_while_in_this_generation() -> None:
+    slowness = after({1: 1_000_000, 2: 2000, 3: 2000}, SLOW_S - 1)
+    told(slowness, {1: 1_000_000, 2: 2000, 3: 2000}, SLOW_S)
+    assert slowness.judge(SLOW_S) == {_target(1)}
+    assert slowness.judge(SLOW_S) == frozenset()
+    assert slowness.is_barred(_target(1), G1, SLOW_S + BARRED_S - 1)
+    assert not slowness.is_barred(_target(1), G1, SLOW_S + BARRED_S)
+    assert not slowness.is_barred(_target(1), G2, SLOW_S)
+    assert not slowness.is_barred(_target(2), G1, SLOW_S)
