@@ -11,6 +11,7 @@ the network and, where they do in production, the KV store.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,13 +34,14 @@ from fs3.rng import Rng, derived_rng
 from fs3.rpc.client import RpcClient
 from fs3.rpc.settings import ServerSettings
 from fs3.storage.lanes import InlineLanes
+from fs3.storage.node_state import DiskState, pack_disk
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 from fs3.stubs.mgmtd import MgmtdStub, RoutingCache
 from fs3.tasks import TaskScope
 from fs3.wire.mgmtd import CREATE_CHAIN_TABLE, CreateChainTableRequest
 
 from .disk import SimDisk
-from .index import sim_opener
+from .index import logged_opener, sim_opener
 from .loop import SimClock, SimLoop
 from .network import SimInternet
 from .process import SimProcess, keep_processes
@@ -49,6 +51,10 @@ KEY = ClusterKey("simulated", 1, bytes(range(32)))
 PORT = 7000
 RPC = ServerSettings(small_payload_bytes_max=64 << 20)
 """There is no bulk plane in the simulated world."""
+HOME, DISK = "/node", "/disk0"
+FIRST_STORAGE_NODE = 101
+FENCED = "agent/clock"
+"""The task that fails when a node finds that its clock has lost time."""
 READY_TIMEOUT_S = 60.0
 PATIENT = ClientSettings(meta_timeout_s=300.0, read_timeout_s=300.0, write_timeout_s=300.0)
 """Longer than a chain may be without a member again and again: clients see delays, no errors."""
@@ -68,6 +74,18 @@ class WorldShape:
     client_count: int = 3
 
 
+class Told(list[dict[str, object]]):
+    """What servers have told; ``look`` sees each event at once."""
+
+    def __init__(self, look: Callable[[dict[str, object]], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def append(self, event: dict[str, object]) -> None:
+        super().append(event)
+        self._look(event)
+
+
 class World:
     """Everything that runs under one seed. Make it inside the loop; ``start``, use, ``stop``."""
 
@@ -81,21 +99,35 @@ class World:
         self.store = MemoryStore(SimClock(loop))
         self.scope = TaskScope("world", self.failed)
         self.kv_rates = kv_rates
-        self.events: list[dict[str, object]] = []
+        self.events: list[dict[str, object]] = Told(self.told)
         self.failures: list[str] = []
         self.mgmtds: dict[str, MgmtdServer] = {}
         self.metas: dict[str, MetaServer] = {}
         self.storages: dict[str, StorageServer] = {}
         self.disks: dict[str, SimDisk] = {}
+        """Storage host -> the disk of its targets, with the index on it."""
+        self.homes: dict[str, SimDisk] = {}
+        """Storage host -> the disk of the node's own directory."""
+        self.full: dict[str, None] = {}
+        """Hosts whose disks something else has filled."""
+        self.spoiled: dict[str, None] = {}
+        """Hosts whose disks hold bytes that were changed behind the back of their servers."""
+        self.may_fence: dict[str, None] = {}
+        """Hosts whose clocks were made wrong: their servers are expected to end."""
+        self.fenced: dict[str, None] = {}
+        """Those that did."""
         self.processes: dict[str, SimProcess] = {}
         self.clients: list[AsyncFileSystem] = []
         self._clocks: dict[str, SimClock] = {}
+        self.full_until_s = -math.inf
         self.disk_delay_s: dict[str, float] = {}
         """Host -> how much longer each call to its disk takes."""
         self._client_parts: list[tuple[RpcClient, TaskScope]] = []
         self._doors: dict[str, tuple[MemoryKv, RandomFaults]] = {}
         self._runs: dict[str, int] = {}
         self._dead: list[tuple[SimProcess, MemoryKv | None]] = []
+        self._has_logs = self.rng("indexes").random() < 0.5
+        self._without_store: dict[str, None] = {}
         self._silences = self.rng("silences")
         keep_processes(loop)
 
@@ -115,6 +147,16 @@ class World:
     def failed(self, name: str, error: BaseException) -> None:
         """A background task ended with a bug."""
         self.failures.append(f"{name}: {error!r}")
+
+    def told(self, event: dict[str, object]) -> None:
+        """A target goes out of use for a disk that was made to fail or bytes that were spoiled, only."""
+        if event["event"] == "target offline":
+            host, reason = str(event["host"]), str(event["reason"])
+            is_expected = reason.startswith("disk:") or (
+                host in self.spoiled and reason.startswith("pending version")
+            )
+            if not is_expected:
+                self.failures.append(f"{host}, target {event['target']} went offline: {reason}")
 
     def nonces(self, host: str) -> Callable[[], bytes]:
         """Unpredictable to nobody: bytes of the seed."""
@@ -194,13 +236,20 @@ class World:
         door = self._doors.pop(host, None)
         if door is not None:
             door[1].cut = True
-        disk = self.disks.get(host)
-        if disk is not None:
-            self.disks[host] = disk.after_power_cut() if power else disk.after_kill()
+        for disks in (self.disks, self.homes):
+            if host in disks:
+                disks[host] = disks[host].after_power_cut() if power else disks[host].after_kill()
         if power:
             self._clocks.pop(host, None)  # it counts from the machine's start
         process.kill()
         self._dead.append((process, door[0] if door is not None else None))
+
+    async def stop(self, host: str) -> None:
+        """Stop a host's server in order, as a supervisor does: it may say goodbye."""
+        process = self.processes[host]
+        servers: dict[str, Server] = {**self.mgmtds, **self.metas, **self.storages}
+        await asyncio.wait([process.start(self.scope, servers[host].stop())])
+        self.crash(host)
 
     async def _bury(self) -> None:
         while self._dead:
@@ -224,6 +273,45 @@ class World:
             await server.stop()
         await self.scope.aclose()
 
+    def set_store_away(self, hosts: list[str], is_away: bool) -> None:
+        """Whether the KV store cannot be reached from these hosts."""
+        for host in hosts:
+            if is_away:
+                self._without_store[host] = None
+            else:
+                self._without_store.pop(host, None)
+            if host in self._doors:
+                self._doors[host][1].cut = is_away
+
+    def fill(self, host: str, free_bytes: int) -> None:
+        """Something else takes the space of a host's disk: clients may be told ENOSPC from now on."""
+        self.full[host] = None
+        self.full_until_s = math.inf
+        self.disks[host].fill(free_bytes)
+
+    def make_room(self, host: str) -> None:
+        """The space is given back."""
+        del self.full[host]
+        self.disks[host].make_room()
+        if not self.full:
+            self.full_until_s = self.loop.time()
+
+    def may_be_full(self, since_s: float) -> bool:
+        """Whether a disk was full at some time since then: a client may have been told so."""
+        return since_s <= self.full_until_s
+
+    def replace_disk(self, host: str) -> None:
+        """An operator gives a host that is down an empty disk, marked as its own."""
+        assert host not in self.processes, host
+        disk = self.disks[host] = SimDisk(self.rng(f"{host}/disk/{self._runs[host]}"))
+        disk.make_directory(DISK)
+        sector = pack_disk(DiskState(self._node_of(host), 0))
+        file = disk.open(f"{DISK}/disk.state", create=True)
+        file.preallocate(0, len(sector))
+        file.pwrite(memoryview(sector), 0)
+        file.sync()
+        disk.sync_directory(DISK)
+
     def calm(self) -> None:
         """No faults any more."""
         self.net.heal()
@@ -235,7 +323,9 @@ class World:
         kind, number = host.rstrip("0123456789"), int(host.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
         def fail(name: str, error: BaseException) -> None:
-            if not process.is_dead:
+            if name == FENCED and host in self.may_fence:
+                self.fenced[host] = None
+            elif not process.is_dead:
                 self.failed(f"{host}, run {run}: {name}", error)
 
         name = f"{host}/{run}"
@@ -245,12 +335,13 @@ class World:
         if kind == "meta":
             self.metas[host] = meta = self._make_meta(host, name, number, fail)
             return meta
-        self.storages[host] = storage = self._make_storage(host, name, number, fail)
+        self.storages[host] = storage = self._make_storage(host, name, fail)
         return storage
 
     def _open_kv(self, host: str, run: str) -> MemoryKv:
         """A process's access to the store, with faults of its own."""
         faults = RandomFaults(self.rng(f"{run}/kv"), self.kv_rates)
+        faults.cut = host in self._without_store
         kv = MemoryKv(self.store, faults=faults)
         self._doors[host] = kv, faults
         return kv
@@ -294,14 +385,22 @@ class World:
             ),
         )
 
-    def _make_storage(self, host: str, run: str, number: int, fail: Fail) -> StorageServer:
+    def storage_host(self, node: NodeId) -> str:
+        """Where a storage node runs."""
+        return f"storage{node - FIRST_STORAGE_NODE}"
+
+    def _node_of(self, host: str) -> NodeId:
+        return NodeId(FIRST_STORAGE_NODE + int(host.removeprefix("storage")))
+
+    def _make_storage(self, host: str, run: str, fail: Fail) -> StorageServer:
+        home = self.homes.setdefault(host, SimDisk(self.rng(f"{host}/home")))
         disk = self.disks.setdefault(host, SimDisk(self.rng(f"{host}/disk")))
         delays = self.rng(f"{run}/lanes")
         return StorageServer(
             StorageSettings(
-                NodeId(101 + number),
-                "/node",
-                ("/disk0",),
+                self._node_of(host),
+                HOME,
+                (DISK,),
                 (f"{host}:{PORT}",),
                 self.mgmtd_addresses,
                 targets_per_disk_count=self.shape.targets_per_node_count,
@@ -316,8 +415,10 @@ class World:
                 log=self.log(host),
                 metrics=Metrics(),
                 lanes=InlineLanes(lambda: delays.uniform(0.0001, 0.002) + self.disk_delay_s.get(host, 0.0)),
-                open_disk=lambda _: disk,
-                open_index=lambda _: sim_opener(disk),
+                open_disk=lambda path: home if path == HOME else disk,
+                open_index=lambda _: (
+                    logged_opener(disk, self.rng(f"{run}/log")) if self._has_logs else sim_opener(disk)
+                ),
                 make_nonce=self.nonces(run),
                 fail=fail,
                 rpc=RPC,

@@ -45,6 +45,12 @@ class _Data:
             self.unsynced.append((size_bytes, b"", None))
             self.seen.extend(bytes(length_bytes - size_bytes))
 
+    def make_readable(self, start: int, end: int) -> None:
+        """The range was written: the disk has given it other sectors."""
+        pieces = [(low, min(high, start)) for low, high in self.unreadable]
+        pieces += [(max(low, end), high) for low, high in self.unreadable]
+        self.unreadable = [(low, high) for low, high in pieces if low < high]
+
     def after_power_cut(self, rng: Rng) -> _Data:
         """Undo all, then do again what the disk had got to; a size goes with a chance of its own."""
         again, redo = _Data(), list[tuple[int, bytes | None, int]]()
@@ -109,6 +115,7 @@ class SimFile:
         before = bytes(self._data.seen[offset_bytes:end])
         self._data.unsynced.append((offset_bytes, before, bytes(data)))
         self._data.seen[offset_bytes:end] = data
+        self._data.make_readable(offset_bytes, end)
 
     def pread(self, buffer: memoryview, offset_bytes: int) -> None:
         self._disk.check()
@@ -158,6 +165,7 @@ class SimDisk:
         self._rng = rng
         self._total_bytes = total_bytes
         self._failure: str | None = None
+        self._is_mended = False
         self._names: dict[str, _Data] = {}
         self._synced_names: dict[str, _Data] = {}
         self._directories: dict[str, None] = {"/": None}
@@ -201,10 +209,22 @@ class SimDisk:
         """Let the call of this name (pwrite, sync, preallocate, index …) fail, after so many good ones."""
         self._faults[call] = after
 
+    def no_faults(self) -> None:
+        """No call is to fail any more."""
+        self._faults.clear()
+
+    def mend(self) -> None:
+        """What failed works again for the node's next run; what was never synced is not what it was."""
+        self._is_mended = True
+
     def fill(self, free_bytes: int = 0) -> None:
         """Let something else take all space but this."""
         self._filled_bytes = 0
         self._filled_bytes = self.free_bytes - free_bytes
+
+    def make_room(self) -> None:
+        """What else took space gives it back."""
+        self._filled_bytes = 0
 
     def flip(self, path: str, offset_bytes: int, mask: int = 1) -> None:
         """Change bits of a byte, unnoticed."""
@@ -233,16 +253,22 @@ class SimDisk:
         return again
 
     def after_kill(self) -> SimDisk:
-        """The disk for the next process, the machine having stayed up: all that was written is there."""
+        """The disk for the next process, the machine having stayed up: all that was written is there.
+
+        But for a disk that had failed: the kernel has dropped the pages that it could not write.
+        """
         again = self._next()
         again._names, again._synced_names = self._names, self._synced_names
+        if self._failure is not None:
+            again._names = {path: data.after_power_cut(self._rng) for path, data in self._names.items()}
+            again._synced_names = dict(again._names)
         return again
 
     def _next(self) -> SimDisk:
         self._off = True
         again = SimDisk(self._rng, self._total_bytes)
         again._directories = dict(self._directories)
-        again._failure = self._failure
+        again._failure = self._failure if not self._is_mended else None
         again._filled_bytes = self._filled_bytes
         again.indexes = {path: dict(content) for path, content in self.indexes.items()}
         return again

@@ -7,10 +7,14 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping
 
 from fs3.errors import fs_error
+from fs3.rng import Rng
 from fs3.storage.engine.index import Batch, Index
+from fs3.storage.engine.logged_index import LoggedIndex
 from fs3.storage.engine.overlay import hidden_count, merge_page
 
 from .disk import SimDisk
+
+LOG_BYTES = 1 << 18
 
 
 class SimIndex:
@@ -92,6 +96,11 @@ class SimRecords:
 
     def close(self) -> None:
         pass
+
+
+def logged_opener(disk: SimDisk, rng: Rng) -> Callable[[str], Index]:
+    """The same behind a log, as in production; one so short that it begins anew again and again."""
+    return lambda path: LoggedIndex(SimRecords(disk, path), disk, path, rng, LOG_BYTES)
 
 
 def sim_opener(disk: SimDisk) -> Callable[[str], Index]:

@@ -76,6 +76,16 @@ class SimInternet:
         self.weather.faults.cut.pop((destination, source), None)
         self.weather.faults.refused.pop((source, destination), None)
 
+    def seclude(self, host: str, *reached: str) -> None:
+        """Only hosts whose names begin so reach this one: connections to all others end here at once."""
+        self.weather.faults.secluded[host] = reached
+        for stream in [s for s in self._streams if s.host == host and s.is_secluded]:
+            stream.lose(ConnectionResetError("secluded"))
+
+    def readmit(self, host: str) -> None:
+        """Everybody reaches the host again."""
+        self.weather.faults.secluded.pop(host, None)
+
     def refuse(self, source: str, destination: str) -> None:
         """A firewall refuses new connections from ``source`` in the name of ``destination``."""
         self.weather.faults.refused[source, destination] = True
@@ -95,12 +105,17 @@ class SimInternet:
             stream.lose(ConnectionResetError("forged reset"))
         return len(ends)
 
+    def accept(self, source: str, destination: str) -> None:
+        """New connections reach ``destination`` again."""
+        self.weather.faults.refused.pop((source, destination), None)
+
     def heal(self) -> None:
         """Every link is whole, and nothing is lost or slow any more."""
         faults = self.weather.faults
         faults.cut.clear()
         faults.late.clear()
         faults.refused.clear()
+        faults.secluded.clear()
         faults.slow_rate = faults.reset_rate = faults.datagram_loss_rate = faults.datagram_copy_rate = 0.0
 
 

@@ -51,6 +51,8 @@ class LinkFaults:
     """(from host, to host) -> which deliveries take how many seconds longer, at most."""
     refused: dict[tuple[str, str], bool] = field(default_factory=dict)
     """(from host, to host): a firewall answers for the host that nobody listens there."""
+    secluded: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Host -> how the names of those begin that it reaches, and is reached by; nobody else."""
     down: dict[str, bool] = field(default_factory=dict)
     """Hosts without power: nothing passes, and nobody is told."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -116,6 +118,10 @@ class Weather:
         faults = self.faults
         if source in faults.down or destination in faults.down:
             return True
+        if faults.secluded:
+            for one, other in ((source, destination), (destination, source)):
+                if one in faults.secluded and not other.startswith(faults.secluded[one]):
+                    return True
         return faults.cut.get((source, destination)) in ("all", plane)
 
 
@@ -210,6 +216,13 @@ class SimStream(asyncio.Transport):
             self._weather.after(self._weather.delay_s(), peer.lose, ConnectionResetError("reset by peer"))
 
     # -- the network's side
+
+    @property
+    def is_secluded(self) -> bool:
+        """Whether nothing passes any more because one of the two is secluded."""
+        return bool(self._weather.faults.secluded) and self._weather.is_cut(
+            self.host, self._peer_host, "streams"
+        )
 
     def is_between(self, one: str, other: str) -> bool:
         """Whether this is an end of a connection of these two hosts."""

@@ -1,0 +1,157 @@
+"""Disks: slow, full, failing for good or in passing, unreadable here and there, and rotting.
+
+What fails for good is replaced by an empty disk, as an operator would do it: only when every chain of the
+disk has another member that serves and has everything. What fails in passing works again in the node's next
+run, without what was never synced. At most one host's disk is in trouble at a time, and only blocks of
+chains that are whole rot: else more than the replication bears could be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from fs3.errors import Fs3Error
+from fs3.ids import ChunkId
+from fs3.storage.engine.versions import Region
+from fs3.storage.runner import TargetRunner
+
+from ..standing import is_whole, others_serve
+from .family import Family
+
+STRIKES_WITHIN_S = 5.0
+REPLACED_WITHIN_S = 20.0
+SCRUBBED_WITHIN_S = 20.0
+PASSES_MAX = 6
+
+
+class SlowDisks(Family):
+    """A disk takes its time for a while: longer than a lease, sometimes."""
+
+    async def run(self) -> None:
+        world = self.world
+        while await self.quiet(1, 12):
+            host = self.rng.choice(world.storage_hosts)
+            self.struck("slow disk")
+            world.disk_delay_s[host] = self.rng.choice((0.05, 0.5, 2.0))
+            await asyncio.sleep(self.rng.uniform(0.5, 6))
+            world.disk_delay_s.pop(host, None)
+
+
+class FullDisks(Family):
+    """Something else takes the space of a disk, and gives it back."""
+
+    async def run(self) -> None:
+        world = self.world
+        while await self.quiet(1, 15):
+            with self.take(world.storage_hosts) as host:
+                if host is None:
+                    continue
+                self.struck("full disk")
+                world.fill(host, self.rng.choice((0, 1 << 16, 1 << 20)))
+                await asyncio.sleep(self.rng.uniform(0.5, 8))
+                world.make_room(host)
+
+
+class FailingDisks(Family):
+    """A write, a sync or an index commit fails: the disk is failed, its targets leave their chains."""
+
+    async def run(self) -> None:
+        while await self.quiet(1, 12):
+            with self.take([h for h in self.world.storage_hosts if is_whole(self.world, h)]) as host:
+                if host is not None:
+                    await self._once(host)
+
+    async def _once(self, host: str) -> None:
+        disk, call = self.world.disks[host], self.rng.choice(("pwrite", "sync", "preallocate", "index"))
+        disk.fault(call, self.rng.randint(0, 3))
+        if not await self.until(lambda: self.world.disks[host].failure is not None, STRIKES_WITHIN_S):
+            disk.no_faults()
+            return
+        self.struck(f"disk fails at {call}")
+        await self.outage()
+        if self.rng.random() < 0.5 and await self.until(
+            lambda: others_serve(self.world, host), REPLACED_WITHIN_S
+        ):
+            self.struck("disk replaced")
+            self.world.crash(host)
+            self.world.replace_disk(host)
+            await self.outage()
+            await self.world.boot(host)
+        else:
+            self.struck("disk works again after a restart")
+            self.world.disks[host].mend()
+            self.world.crash(host)
+            await self.outage()
+            await self.world.boot(host)
+
+
+class BadBlocks(Family):
+    """Bytes of committed versions change unnoticed, or cannot be read any more; one host in a seed."""
+
+    async def run(self) -> None:
+        host = self.rng.choice(self.world.storage_hosts)
+        self.world.spoiled[host] = None
+        while await self.quiet(0.5, 6):
+            with self.take([host]) as taken:
+                if taken is not None and is_whole(self.world, host):
+                    regions = list(self._regions(host))
+                    if regions:
+                        self._spoil(host, self.rng.choice(regions))
+                elif taken is not None:
+                    await self._put_back(host)
+        for _ in range(PASSES_MAX):
+            await self.until(lambda: not self._found_bad(host), SCRUBBED_WITHIN_S)
+            with self.take([host]) as taken:
+                if taken is not None and not await self._put_back(host):
+                    return
+
+    async def _put_back(self, host: str) -> bool:
+        """An operator restarts a node whose target went offline for a bad block of a pending version."""
+        targets = self.world.storages[host].targets
+        if targets is None or not targets.health()["offline"] or self.world.disks[host].failure is not None:
+            return False
+        self.struck("restarted for a bad pending version")
+        await self.restart(host)
+        return True
+
+    def _found_bad(self, host: str) -> bool:
+        """Look through all that is left, as a scrub does, and have it repaired."""
+        if host not in self.world.processes:
+            return True
+        targets, found = self.world.storages[host].targets, False
+        for runner in targets.online() if targets is not None else ():
+            for chunk, _ in runner.store.list_chunks(limit=1_000):
+                if runner.store.verify_chunk(chunk):
+                    found = True
+                    runner.report_corrupt(chunk)
+        return found
+
+    def _spoil(self, host: str, region: Region) -> None:
+        disk, at = self.world.disks[host], region.offset_bytes + self.rng.randrange(region.length_bytes)
+        if self.rng.random() < 0.5:
+            self.struck("bit rot")
+            disk.flip(region.file.path, at, self.rng.randint(1, 255))
+        else:
+            self.struck("unreadable block")
+            disk.make_unreadable(region.file.path, at, 1)
+
+    def _regions(self, host: str) -> Iterator[Region]:
+        """Where the bytes of committed versions lie that all members of their chain have."""
+        server = self.world.storages[host]
+        for _, runner in sorted(server.targets.by_chain.items()) if server.targets is not None else ():
+            for chunk, state in runner.store.list_chunks(limit=1_000):
+                if state.committed is not None and state.pending is None and state.committed.length_bytes:
+                    yield from _regions_of(runner, chunk)
+
+
+def _regions_of(runner: TargetRunner, chunk: ChunkId) -> list[Region]:
+    version = runner.store.versions(chunk).committed
+    assert version is not None
+    try:
+        handle = runner.store.read(chunk, version.identity, 0, version.length_bytes)
+    except Fs3Error:
+        return []
+    regions = list(handle.regions)
+    handle.release()
+    return regions
