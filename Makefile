@@ -5,7 +5,7 @@ PYTHON_OF_VENV := .venv/bin/python
 ARGS ?=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak sim chaos bench format clean
+.PHONY: help venv demo test soak sim mutants chaos bench format clean
 .PHONY: check check-format check-lint check-types check-layers check-rules
 
 help: ## show this list
@@ -26,6 +26,9 @@ soak: venv ## everything at length: long seeds, real processes, crash tests, man
 
 sim: venv ## the simulated world: the real servers under virtual time, all seeds
 	@$(PYTHON_OF_VENV) -m pytest tests/sim --tier=all $(ARGS)
+
+mutants: venv ## one mistake at a time in the product: who notices, after how long; build/mutants/report.json
+	@$(PYTHON_OF_VENV) -m tests.mutants $(ARGS)
 
 chaos: venv ## kill and stop real processes under load, judge what clients saw (FAULTS=100 SEED=…)
 	@$(PYTHON_OF_VENV) -m tests.chaos --faults $(or $(FAULTS),100) $(if $(SEED),--seed $(SEED)) $(ARGS)
