@@ -415,4 +415,5 @@ UNFOUND: dict[str, Mutant] = {
     # closed twice: a SYNCING member refuses to be asked
     "syncing is tail": Mutant(_m(replica=SyncingIsTail), "late"),
 }
-"""Not found by 8 to 120 walks: of these rules a clean run says little, other rules stand in for them."""
+"""Not found by 8 to 120 walks: of these rules a clean run says little, other rules stand in for them.
+Tests that are aimed at each find the same mistakes in the product (``tests/mutants``)."""
