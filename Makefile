@@ -30,7 +30,8 @@ sim: venv ## the simulated world: the real servers under virtual time, all seeds
 mutants: venv ## one mistake at a time in the product: who notices, after how long; build/mutants/report.json
 	@$(PYTHON_OF_VENV) -m tests.mutants $(ARGS)
 
-chaos: venv ## kill and stop real processes under load, judge what clients saw (FAULTS=100 SEED=…)
+chaos: venv ## real processes, links and disks fail under load; what clients saw is judged (FAULTS=100 SEED=…)
+	@.ci/chaos-tools
 	@$(PYTHON_OF_VENV) -m tests.chaos --faults $(or $(FAULTS),100) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: venv ## measure; a table, and build/bench/report.json

@@ -11,6 +11,11 @@ from typing import Any
 
 from tests.sim.checkers import Register, linearizable
 
+READS = ("read", "quiet read", "last read")
+"""Of a slot that is written to, of one that is not, and after the faults."""
+WRITES = ("write", "first write")
+"""During the faults, and before them."""
+
 
 @dataclass(slots=True)
 class Operation:
@@ -22,6 +27,19 @@ class Operation:
     end_s: float = math.inf
     value: Any = None
     error: str = ""
+    errno: int = 0
+    failed_s: float = math.inf
+    """When its error was seen."""
+
+    @property
+    def is_done(self) -> bool:
+        """It was answered, and not with an error."""
+        return self.end_s < math.inf
+
+    @property
+    def took_s(self) -> float:
+        """inf: it never ended."""
+        return self.end_s - self.start_s
 
 
 @dataclass(slots=True)
@@ -30,47 +48,55 @@ class History:
 
     operations: list[Operation] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    """Slots whose last read shows that an acknowledged write is gone."""
     corrupt: int = 0
     """Reads that returned no value that a slot can hold."""
 
     @property
-    def errors(self) -> list[str]:
-        """Errors that an application saw."""
-        return [f"{o.kind} {o.register}: {o.error}" for o in self.operations if o.error]
+    def errors(self) -> list[Operation]:
+        """Those that ended with an error that an application saw."""
+        return [o for o in self.operations if o.error]
 
     def acknowledged(self) -> int:
         """Writes that were answered."""
-        return sum(o.kind == "write" and o.end_s < math.inf for o in self.operations)
+        return sum(o.kind == "write" and o.is_done for o in self.operations)
 
-    def stalls_s(self, kinds: Iterable[str]) -> list[float]:
-        """How long the operations of these kinds took."""
+    def longest_s(self, kinds: Iterable[str], since_s: float = -math.inf, until_s: float = math.inf) -> float:
+        """The longest operation of these kinds, of those under way at some time between the two."""
         wanted = frozenset(kinds)
-        return [o.end_s - o.start_s for o in self.operations if o.kind in wanted and o.end_s < math.inf]
-
-    def add_read(self, register: str, value: int | None, start_s: float, end_s: float) -> None:
-        """A read that no worker made."""
-        shown = value if value is not None else "torn"
-        self.operations.append(Operation("read", register, start_s, end_s, shown))
+        return max(
+            (o.took_s for o in self.operations
+             if o.kind in wanted and o.is_done and o.start_s <= until_s and since_s <= o.end_s),
+            default=0.0,
+        )  # fmt: skip
 
     def judge(self) -> None:
-        """Fill ``problems``: each register's history must be that of one register."""
-        found: dict[str, Register] = {}
-        reads: list[Operation] = []
+        """Fill ``problems`` and ``lost``: each slot's history must be that of one register."""
+        during = self._judged(("read", "quiet read"))
+        self.problems += [problem for problem in during.values() if problem]
+        later = self._judged(("read", "quiet read", "last read"))
+        self.lost += [problem for name, problem in later.items() if problem and not during[name]]
         for operation in self.operations:
-            register = found.setdefault(operation.register, Register(operation.register))
-            if operation.kind == "write":
-                register.wrote(operation.value, operation.start_s, operation.end_s)
-            elif operation.kind == "read" and operation.end_s < math.inf:
-                reads.append(operation)
-        for operation in reads:
-            if isinstance(operation.value, str):
+            if operation.kind in READS and operation.is_done and isinstance(operation.value, str):
                 self.corrupt += 1
                 self.problems.append(f"{operation.register}: {operation.value}")
-                continue
-            register = found[operation.register]
-            self.problems.append(register.read(operation.value, operation.start_s, operation.end_s))
-        self.problems += [linearizable(register) for register in found.values()]
-        self.problems = [problem for problem in self.problems if problem]
+
+    def _judged(self, reads: Iterable[str]) -> dict[str, str]:
+        """Slot -> what is wrong with it, as far as these kinds of reads show it; ""."""
+        wanted = frozenset(reads)
+        registers = {o.register: Register(o.register) for o in self.operations if o.kind != "names"}
+        found = dict.fromkeys(registers, "")
+        for o in self.operations:
+            if o.kind in WRITES:
+                registers[o.register].wrote(o.value, o.start_s, o.end_s)
+        for o in self.operations:
+            if o.kind in wanted and o.is_done and not isinstance(o.value, str):
+                problem = registers[o.register].read(o.value, o.start_s, o.end_s)
+                found[o.register] = found[o.register] or problem
+        for name, register in registers.items():
+            found[name] = found[name] or linearizable(register)
+        return found
 
 
 def read_logs(paths: Iterable[Path]) -> History:
@@ -93,6 +119,8 @@ def read_logs(paths: Iterable[Path]) -> History:
                 continue
             operation = begun[entry["end"]]
             operation.error = entry.get("error", "")
+            operation.errno = entry.get("errno") or 0
+            operation.failed_s = entry["at_s"]
             if not operation.error:
                 operation.end_s = entry["at_s"]
                 operation.value = entry.get("value", operation.value)

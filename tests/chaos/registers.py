@@ -13,6 +13,10 @@ MIB = 1 << 20
 SIZES_BYTES = (4096, 128 * 1024, MIB)
 """Over the small plane, over the bulk plane, a whole chunk."""
 FILES = 6
+QUIET_FILES = 2
+"""Further files whose slots are written once, before the faults: reads of them wait for no writer."""
+FIRST_VALUE = 1
+"""Of quiet slots."""
 SLOTS = 4
 """Of each file: one a chunk."""
 _WORD = struct.Struct("<Q")
@@ -25,6 +29,9 @@ class Register(NamedTuple):
     offset_bytes: int
     size_bytes: int
 
+    is_quiet: bool = False
+    """Written before the faults, and never again."""
+
     @property
     def name(self) -> str:
         return f"{self.path}+{self.offset_bytes}"
@@ -33,8 +40,8 @@ class Register(NamedTuple):
 def registers(root: str) -> list[Register]:
     """All slots, always the same."""
     return [
-        Register(f"{root}/file{number}", slot * MIB, SIZES_BYTES[number % len(SIZES_BYTES)])
-        for number in range(FILES)
+        Register(f"{root}/file{number}", slot * MIB, SIZES_BYTES[number % len(SIZES_BYTES)], number >= FILES)
+        for number in range(FILES + QUIET_FILES)
         for slot in range(SLOTS)
     ]
 

@@ -59,6 +59,7 @@ def test_errors_and_stalls_are_told(tmp_path: Path) -> None:
     entries = [write(1, 1, 10), end(1, 2, error="OSError: away"), read(2, 3), end(2, 4.5, value=0)]
     history = read_logs([log_of(tmp_path / "log", *entries)])
     history.judge()
-    assert history.errors == ["write r: OSError: away"]
-    assert history.stalls_s(("read", "write")) == [1.5] and not history.acknowledged()
+    assert [o.error for o in history.errors] == ["OSError: away"]
+    assert history.longest_s(("read", "write")) == 1.5 and not history.acknowledged()
+    assert history.longest_s(("read",), 5.0) == history.longest_s(("read",), 0.0, 2.0) == 0.0
     assert not history.problems  # what failed may have happened, or not

@@ -17,10 +17,12 @@ from typing import Any
 import fs3.client
 from fs3.rng import Rng, derived_rng
 
-from .registers import Register, content_of, registers, value_of
+from .registers import MIB, Register, content_of, registers, value_of
 
 READ_SHARE = 0.5
 NAME_SHARE = 0.15
+OWN_BYTES = (1024, 1024, 64 * 1024, 2 * MIB)
+"""Within the inode, a chunk, several chunks."""
 
 
 class Worker:
@@ -34,7 +36,10 @@ class Worker:
         self._log = log
         self._count = 0
         self._slots = registers(root)
-        self._files = {slot.path: filesystem.open(slot.path, "r+b") for slot in self._slots}
+        self._written = [slot for slot in self._slots if not slot.is_quiet]
+        self._files = {
+            slot.path: filesystem.open(slot.path, "rb" if slot.is_quiet else "r+b") for slot in self._slots
+        }
 
     def run(self, stopped: threading.Event) -> None:
         """Until told to stop."""
@@ -45,7 +50,7 @@ class Worker:
             elif share < NAME_SHARE + READ_SHARE:
                 self._read(self._rng.choice(self._slots))
             else:
-                self._write(self._rng.choice(self._slots))
+                self._write(self._rng.choice(self._written))
 
     def close(self) -> None:
         """Close the files."""
@@ -62,7 +67,7 @@ class Worker:
         return self._count
 
     def _failed(self, count: int, error: OSError) -> None:
-        self._tell(end=count, error=f"{type(error).__name__}: {error}")
+        self._tell(end=count, error=f"{type(error).__name__}: {error}", errno=error.errno)
 
     def _write(self, slot: Register) -> None:
         value = self._number << 32 | (self._count + 1)
@@ -77,7 +82,7 @@ class Worker:
             self._tell(end=count)
 
     def _read(self, slot: Register) -> None:
-        count = self._begin("read", register=slot.name)
+        count = self._begin("quiet read" if slot.is_quiet else "read", register=slot.name)
         try:
             content = self._files[slot.path].pread(slot.size_bytes, slot.offset_bytes)
         except OSError as error:
@@ -87,9 +92,9 @@ class Worker:
             self._tell(end=count, value=value if value is not None else f"torn: {content[:32].hex()}")
 
     def _names(self) -> None:
-        """A small file of one's own: made, read back, renamed, removed."""
+        """A file of one's own, small or with chunks: made, read back, renamed, removed."""
         path = f"{self._root}/own/{self._number}-{self._count}"
-        content = content_of(self._number << 32 | self._count, 1024)
+        content = content_of(self._number << 32 | self._count, self._rng.choice(OWN_BYTES))
         count = self._begin("names", path=path)
         try:
             self._filesystem.write_file(path, content)
