@@ -6,6 +6,7 @@ the simulated world runs the same client.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -32,6 +33,9 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 STALE_TRIES = 8
 """Times that one read re-reads an inode that keeps changing."""
+STALE_PAUSE_S = 0.01
+STALE_PAUSE_MAX_S = 0.2
+"""Between two looks at an inode of which the chains know a later epoch."""
 LENGTH_AGE_S = 1.0
 """A read at the end of the file believes a length for this long; then it asks (close-to-open, and a bit)."""
 
@@ -113,8 +117,8 @@ class ClientCore:
         await self._learn_lengths(wanted)
         counts = [0] * len(wanted)
         left: Sequence[int] = range(len(wanted))
-        epochs: dict[OpenFile, int] = {}
-        for _ in range(STALE_TRIES):
+        change_count = same_count = 0
+        while change_count < STALE_TRIES:
             pieces = self.pieces_of(wanted, left, counts)
             if not pieces:
                 return counts
@@ -122,14 +126,28 @@ class ClientCore:
             stale = await self.reader.read(pieces[0].file.session, pieces, timeout_s)
             if not stale:
                 return counts
-            for file in stale:
-                if epochs.get(file) == file.epoch:
-                    raise StaleFile(f"file {file.inode:x} is not at epoch {file.epoch} for its chains")
-                epochs[file] = file.epoch
-                await self.files.refresh(file, self.settings.meta_timeout_s)
             again = {id(file) for file in stale}
             left = [at for at in left if id(wanted[at][0]) in again]
+            if await self._read_inodes(stale):
+                change_count += 1
+                continue
+            # A cut is under way: its epoch is in force on the chains before it is in the inode.
+            pause_s = min(STALE_PAUSE_MAX_S, STALE_PAUSE_S * 2.0 ** min(same_count, 8))
+            same_count += 1
+            if self.clock.boot_s() + pause_s > deadline_s:
+                inode, epoch = stale[0].inode, stale[0].epoch
+                raise StaleFile(f"file {inode:x} is not at epoch {epoch} for its chains")
+            await asyncio.sleep(pause_s)
         raise StaleFile("a file changed again and again while it was read")
+
+    async def _read_inodes(self, files: Sequence[OpenFile]) -> bool:
+        """Read the files' inodes again; whether that changed the epoch of one."""
+        is_changed = False
+        for file in files:
+            epoch = file.epoch
+            await self.files.refresh(file, self.settings.meta_timeout_s)
+            is_changed |= file.epoch != epoch
+        return is_changed
 
     def pieces_of(
         self, wanted: Sequence[Wanted], numbers: Sequence[int], counts: list[int]

@@ -195,7 +195,15 @@ class AsyncFile:
     def _is_length_fresh(self) -> bool:
         return self._file is None or not self._core.is_length_doubtful(self._file, self._position + 1)
 
+    async def _look_for_end(self, end_bytes: int) -> None:
+        """Learn a length that others may have given the file, before room for ``end_bytes`` is made."""
+        file = self._file
+        if file is not None and self._small is None and self._core.is_length_doubtful(file, end_bytes):
+            with posix_errors(self.name):
+                await self._core.files.look_again(file, self._core.settings.meta_timeout_s)
+
     async def _read_bytes(self, size: int) -> bytes:
+        await self._look_for_end(self._position + size)
         room = BytesToFill(min(size, max(self.size - self._position, 1)))
         return room.taken(await self.readinto(room.view))
 
@@ -214,6 +222,7 @@ class AsyncFile:
     async def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; the position stays."""
         self._check(write=False)
+        await self._look_for_end(offset + size)
         room = BytesToFill(max(0, min(size, max(self.size - offset, 1))))
         return room.taken(await self.preadinto(room.view, offset))
 
@@ -371,7 +380,7 @@ class AsyncFile:
                 assert self._file is not None
                 file = self._file
                 answer = await self._core.mutate_file(file, SYNC, self._closing(file, keep_open=True))
-                self._core.files.learn(file, answer.attributes)
+                await self._core.files.follow(file, answer.attributes, self._core.settings.meta_timeout_s)
 
     def _closing(self, file: OpenFile, *, keep_open: bool) -> _Closing:
         in_doubt = self._behind is not None and self._behind.error is not None
@@ -400,10 +409,7 @@ class AsyncFile:
             return TruncateRequest(path=Path(base=file.inode), mutation=mutation, length_bytes=length_bytes)
 
         answer = await self._core.mutate_file(file, TRUNCATE, build)
-        if answer.attributes.epoch != file.epoch:
-            await self._core.files.refresh(file, self._core.settings.meta_timeout_s)
-        else:
-            self._core.files.learn(file, answer.attributes)
+        await self._core.files.follow(file, answer.attributes, self._core.settings.meta_timeout_s)
         if self._end is not None:
             self._end.end_bytes = length_bytes
 

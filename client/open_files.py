@@ -168,11 +168,18 @@ class FileTable:
     async def look_again(self, file: OpenFile, timeout_s: float) -> None:
         """Learn the length that others have given the file since."""
         answer = await self._meta.call(STAT, StatRequest(path=Path(base=file.inode)), timeout_s=timeout_s)
-        found = answer.attributes
-        if found.epoch != file.epoch or found.storage is not file.attributes.storage or file.is_inline:
+        if file.is_inline:
             await self.refresh(file, timeout_s)
         else:
-            self.learn(file, found)
+            await self.follow(file, answer.attributes, timeout_s)
+
+    async def follow(self, file: OpenFile, attributes: Attributes, timeout_s: float) -> None:
+        """Learn attributes of any epoch and storage: another one needs a capability of its own."""
+        before = file.attributes
+        if attributes.epoch != before.epoch or attributes.storage is not before.storage:
+            await self.refresh(file, timeout_s)
+        else:
+            self.learn(file, attributes)
 
     def learn(self, file: OpenFile, attributes: Attributes) -> None:
         """Attributes that came with another answer, of the same epoch and storage."""

@@ -333,6 +333,43 @@ def test_a_file_that_was_cut_by_another_client_is_written_under_the_new_epoch() 
     assert world.count("truncate") == 1
 
 
+def test_an_fsync_that_tells_of_a_later_epoch_brings_its_capability() -> None:
+    async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
+        async with world.filesystem("other") as other, await fs.open("/a", "r+b") as writer:
+            assert writer._file is not None
+            await other.truncate("/a", 3 * MIB)
+            before = world.count("open")
+            await writer.fsync()
+            assert writer._file.epoch == (await fs.attributes("/a")).epoch
+            assert world.count("open") == before + 1, "opened again, for the capability of its epoch"
+
+    with_file(body)
+
+
+def test_reads_wait_for_a_cut_whose_epoch_is_in_force_on_the_chains_only() -> None:
+    async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
+        for number in range(1, STORAGE_NODES + 1):
+            world.node(number).refuse_reads = [StaleFile("epoch is over")] * 4
+        assert 0.1 < await timed(world, file, 0, 100) < 5
+
+    with_file(body)
+
+
+def test_a_read_behind_the_length_that_is_known_gets_all_that_is_there() -> None:
+    async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
+        async with world.filesystem("other") as other, await other.open("/a", "ab") as longer:
+            await longer.write(b"more bytes")
+        await asyncio.sleep(2)
+        assert await file.pread(100, len(DATA) + 5) == b"bytes"
+        async with world.filesystem("other") as other, await other.open("/a", "ab") as longer:
+            await longer.write(b", and more")
+        await asyncio.sleep(2)
+        await file.seek(len(DATA) + 10)
+        assert await file.read(100) == b", and more"
+
+    with_file(body)
+
+
 def test_a_file_that_was_removed_cannot_be_written_any_more() -> None:
     async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
         for number in range(1, STORAGE_NODES + 1):

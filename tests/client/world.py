@@ -130,6 +130,8 @@ class Behaviour:
     lost_answers: int = 0
     """So many writes (or metadata operations) are done and their answers lost."""
     refuse_writes: list[Fs3Error] = field(default_factory=list)
+    refuse_reads: list[Fs3Error] = field(default_factory=list)
+    """Of single items."""
     refuse_presents: list[Fs3Error] = field(default_factory=list)
     dead_after_parts: int = -1
     """Breaks off after so many parts of an answer."""
@@ -183,6 +185,8 @@ class StorageDouble:
             if behaviour.stale_reads:
                 behaviour.stale_reads -= 1
                 raise StaleRouting("told to be stale")
+            if behaviour.refuse_reads:
+                raise behaviour.refuse_reads.pop(0)
             if item.chain_version != self._world.routing.chains[item.chain].version:
                 raise StaleRouting("another chain version")
         except Fs3Error as error:
