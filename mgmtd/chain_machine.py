@@ -12,6 +12,7 @@ leave       serving members leave, those whose verdicts fall together in one ver
 renew       members that restarted and re-opened clean are named in their new generation
 join        the syncing member has everything: it is named serving, as joining
 fall_back   the syncing member is not there any more; one that waits is not either
+yield       copying that stands still gives its turn to a member that waits
 enter       a member that is back is copied to, one at a time; others wait
 ==========  ==================================================================================
 
@@ -51,7 +52,7 @@ LEASES_LAST = "it leaves: its leases are not over"
 def next_step(at: Situation) -> Step:
     """The next record of a chain, or what is waited for."""
     step = Step()
-    for plan in (_repair, _resume, _left_alone, _in_force, _leave, _renew, _join, _fall_back, _enter):
+    for plan in (_repair, _resume, _left_alone, _in_force, _leave, _renew, _join, _fall_back, _yield, _enter):
         if plan(at, step):
             break
     return step
@@ -259,7 +260,8 @@ def _join(at: Situation, step: Step) -> bool:
     if syncing is None or not at.is_well(syncing) or at.of(syncing).unwanted or at.of(syncing).cut_off:
         return False
     if not _is_complete(at, syncing):
-        step.held[syncing.target] = "it is being copied to"
+        stalled = ", which has stood still for long" if at.of(syncing).is_stalled else ""
+        step.held[syncing.target] = f"it is being copied to{stalled}"
     elif not all(at.is_well(m) and not m.joining for m in at.info.serving):
         step.held[syncing.target] = "it is complete; a serving member is not well, or is joining"
     else:
@@ -291,6 +293,17 @@ def _is_gone(at: Situation, member: Member) -> bool:
     bars = known.local is not None and known.bars_use() is not None
     bars = bars or (member.state is SYNCING and bool(known.cut_off))
     return is_dead or bars or known.unwanted or not at.is_present(member)
+
+
+def _yield(at: Situation, step: Step) -> bool:
+    """Copying that stands still gives its turn away; it goes on when all others have had theirs."""
+    syncing = next((m for m in at.info.members if m.state is SYNCING), None)
+    if syncing is None or not at.of(syncing).is_stalled or not at.is_well(at.info.serving[-1]):
+        return False
+    if not any(m.state is WAITING and _bars_entry(at.of(m)) is None for m in at.info.members):
+        return False
+    _put(at, step, Rule.YIELD, {syncing.target: WAITING}, to_end=syncing.target)
+    return True
 
 
 def _enter(at: Situation, step: Step) -> bool:
@@ -348,11 +361,15 @@ def _put(
     renewed: Iterable[TargetId] = (),
     joining: TargetId | None = None,
     candidates: tuple[TargetId, ...] = (),
+    to_end: TargetId | None = None,
 ) -> None:
-    """The next record: ``states`` are new, ``renewed`` members are named in their present generation."""
+    """The next record: ``states`` are new, ``renewed`` members are named in their present generation.
+
+    ``to_end``: it is the last of its kind from now on.
+    """
     named = frozenset(renewed)
     members = []
-    for member in at.info.members:
+    for member in sorted(at.info.members, key=lambda m: m.target == to_end):
         target = member.target
         members.append(
             Member(

@@ -29,6 +29,7 @@ class Rule(enum.Enum):
     IN_FORCE = "in_force"
     JOIN = "join"
     FALL_BACK = "fall_back"
+    YIELD = "yield"
     ENTER = "enter"
 
 
@@ -60,6 +61,8 @@ class Known:
     """Which link to another member is broken, if this is the end of it that is to go."""
     is_slow: bool = False
     """Its acknowledgements take far longer than its peers'."""
+    is_stalled: bool = False
+    """It is being copied to, and that has stood still for long."""
     barred: str = ""
     """Why it may not enter yet although it is well: a link of it that is being watched, for example."""
 

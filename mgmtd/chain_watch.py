@@ -11,7 +11,7 @@ Source: design 2.2, 2.6.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +21,7 @@ from fs3.routing import ChainInfo, LocalState, Member, TargetState
 from fs3.wire.mgmtd import TargetReport
 
 from .chain_machine import Known, Rule, Situation, Step, next_step
+from .copying import Copying
 from .links import Link, Links, loser
 from .liveness import Verdict
 from .store import Change, TargetRecord
@@ -59,6 +60,7 @@ class ChainWatch:
 
     def __init__(self, decide: Callable[[Situation], Step] = next_step) -> None:
         self._decide = decide
+        self._copying: Copying | None = None
         self.unwanted: set[TargetId] = set()
         """Targets that an operator wants out of their chains."""
         self.repairs: dict[ChainId, TargetId] = {}
@@ -137,6 +139,7 @@ class ChainWatch:
         chain = info.chain
         known = {m.target: self._known(term, info, m, reports, now_s) for m in info.members}
         self._note_alone(info, known)
+        self._note_copying(term, info, known, reports, now_s)
         version, since_s = self._resumable.get(chain, (None, None))
         step = self._decide(
             Situation(
@@ -206,6 +209,25 @@ class ChainWatch:
             self._alone.pop(info.chain, None)
         elif len(info.serving) == 1 and known[in_force[0].target].acknowledged == info.version:
             self._alone[info.chain] = in_force[0].target, in_force[0].generation
+
+    def _note_copying(
+        self,
+        term: Term,
+        info: ChainInfo,
+        known: dict[TargetId, Known],
+        reports: dict[TargetId, TargetReport],
+        now_s: float,
+    ) -> None:
+        """Whether the copying to a member stands still."""
+        copying = self._copying = self._copying or Copying(term.timing)
+        syncing = next((m for m in info.members if m.state is TargetState.SYNCING), None)
+        if syncing is None or known[syncing.target].uptodate_at == info.version or not info.serving:
+            copying.forget(info.chain)
+            return
+        source, ends = info.serving[-1].target, (syncing.target, syncing.generation)
+        count = reports[source].copy_step_count if source in reports else 0
+        if copying.is_stalled(info.chain, ends, source, count, now_s):
+            known[syncing.target] = replace(known[syncing.target], is_stalled=True)
 
     def _cover_but(self, term: Term, chain: ChainId, runs: tuple[Run, ...]) -> None:
         for run in self._uncovered.pop(chain, ()):

@@ -266,7 +266,5 @@ class Agent:
 
 def _without_space(targets: Sequence[TargetReport]) -> list[TargetReport]:
     """Reports as they are compared: space in use and pace change all the time, and are no event."""
-    version = ChainVersion(0)
-    return [
-        msgspec.structs.replace(t, used_bytes=0, chain_version=version, acknowledge_us=0) for t in targets
-    ]
+    same = {"used_bytes": 0, "chain_version": ChainVersion(0), "acknowledge_us": 0, "copy_step_count": 0}
+    return [msgspec.structs.replace(t, **same) for t in targets]

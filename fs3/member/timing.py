@@ -48,6 +48,8 @@ class Timing:
     """A link that was broken has to hold for this long before its ends are in a chain together again."""
     slow_s: float = 30.0
     """A target that is far slower than its peers for this long is told of, and demoted if others suffice."""
+    copy_stall_s: float = 60.0
+    """A copying that stands still for this long gives its turn to another member that waits."""
     primary_s: float = 3.0
     """A standby takes over when the lease record has not changed for this long."""
     primary_margin_s: float = 0.15
@@ -109,6 +111,7 @@ class Timing:
                 self.link_broken_s > SILENT_PERIODS * self.beacon_s,
                 "link_broken_s must outlast the time after which a node counts as silent",
             ),
+            (self.copy_stall_s >= self.report_s, "copy_stall_s must be no shorter than report_s"),
             (self.slow_s > 2 * self.report_s, "slow_s must be longer than two reports"),
             (
                 self.link_quarantine_s > self.link_probe_s + self.hint_s,

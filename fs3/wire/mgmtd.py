@@ -31,6 +31,8 @@ class TargetReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Why it is OFFLINE."""
     acknowledge_us: int = 0
     """How long it lately took to make an update durable; 0: there was none to make."""
+    copy_step_count: int = 0
+    """Steps of the copying to its SYNCING successor so far: grows while that goes on."""
 
 
 class GetRoutingRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

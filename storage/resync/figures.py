@@ -33,6 +33,8 @@ class Progress:
     sent_bytes: int = 0
     copied_count: int = 0
     removed_count: int = 0
+    step_count: int = 0
+    """Pages that are done."""
     reason: str = ""
     """Of the last failure; empty when things go on."""
 

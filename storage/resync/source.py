@@ -157,6 +157,7 @@ class Resync:
         else:
             async with self._turns:
                 await (self._chunks(work, link) if job.phase is Phase.CHUNKS else self._ledger(work, link))
+            work.progress.step_count += 1
 
     async def _ask(self, work: _Work, link: Link) -> None:
         request = ResyncBeginRequest(source=link.speaker(), number_floor=work.runner.store.number_floor)
@@ -220,6 +221,13 @@ class Resync:
     def _eta_s(self) -> float:
         now_s = self._loop.time()
         return max((work.progress.eta_s(now_s) for work in self._unfinished()), default=0.0)
+
+    def step_count(self, source: TargetId) -> int:
+        """How far the copying is of which ``source`` is the source: grows while it goes on."""
+        work = self._works.get(source)
+        if work is None:
+            return 0
+        return work.progress.step_count + work.progress.copied_count + work.progress.removed_count
 
     def health(self) -> dict[str, object]:
         """For ``/healthz``: the jobs of which this process is the source, by receiver."""

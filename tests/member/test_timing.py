@@ -22,6 +22,7 @@ BAD: dict[str, dict[str, float]] = {
     "hint_s must be longer than beacon_s": {"hint_s": 0.5},
     "link_probe_s must lie between": {"link_probe_s": 0.4},
     "link_broken_s must outlast": {"link_broken_s": 1.5},
+    "copy_stall_s must be no shorter": {"copy_stall_s": 2.0},
     "slow_s must be longer than two reports": {"slow_s": 6.0},
     "link_quarantine_s must be long enough": {"link_quarantine_s": 2.0},
 }

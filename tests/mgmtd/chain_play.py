@@ -17,6 +17,7 @@ repair N           an operator accepts the loss of data: N shall serve
 deaf N / hears N   it does not get new records / it does again
 cut N M / mend N M  two nodes cannot reach each other, and say so / they can again
 slow N / quick N   it needs 1 s for each update, others 1 ms / it is as quick as they are
+stuck N / goes-on N  copying to N stands still / it goes on
 primary            the primary is lost; another one takes over 3 s later
 copying N S        from now on copying to N takes S seconds
 =================  ==========================================================================
@@ -60,6 +61,7 @@ class FakeNode:
     is_reachable: bool = True
     is_deaf: bool = False
     acknowledge_us: int = 1000
+    is_stuck: bool = False
     cut_from: set[int] = field(default_factory=set)
     local: LocalState = LocalState.ONLINE
     store: bytes = b"store"
@@ -76,11 +78,11 @@ class FakeNode:
         """Whether what it sends arrives."""
         return self.is_up and self.is_reachable
 
-    def report(self, now_s: float) -> TargetReport:
-        """What it says of its target."""
+    def report(self, now_s: float, step_count: int) -> TargetReport:
+        """What it says of its target; ``step_count``: of the copying whose source it is."""
         own = next((m for m in self.record.members if m.node == self.number), None) if self.record else None
         is_member = own is not None and own.generation == self.generation
-        is_copied = now_s >= self.adopted_s + self.copy_s
+        is_copied = now_s >= self.adopted_s + self.copy_s and not self.is_stuck
         state = own.state if own is not None and is_member else TargetState.OFFLINE
         is_complete = state is TargetState.SERVING or (state is TargetState.SYNCING and is_copied)
         local = LocalState.UPTODATE if is_complete else LocalState.ONLINE
@@ -92,6 +94,7 @@ class FakeNode:
             clean=self.clean,
             chain_version=version,
             acknowledge_us=self.acknowledge_us if state in (TargetState.SERVING, TargetState.SYNCING) else 0,
+            copy_step_count=step_count,
         )
 
 
@@ -126,7 +129,9 @@ class Play:
         name, *arguments = words
         if name != "members":
             self._say(f"-- {' '.join(words)}")
-        getattr(self, "do_" + name)(*arguments)  # a command that there is not is a mistake in the file
+        getattr(self, "do_" + name.replace("-", "_"))(
+            *arguments
+        )  # a command that there is not is a mistake in the file
 
     def _say(self, text: str) -> None:
         self.lines.append(f"{self.now_s:6.2f}  {text}")
@@ -206,6 +211,12 @@ class Play:
     def do_quick(self, number: str) -> None:
         self.nodes[int(number)].acknowledge_us = 1000
 
+    def do_stuck(self, number: str) -> None:
+        self.nodes[int(number)].is_stuck = True
+
+    def do_goes_on(self, number: str) -> None:
+        self.nodes[int(number)].is_stuck = False
+
     def do_copying(self, number: str, seconds: str) -> None:
         self.nodes[int(number)].copy_s = float(seconds)
 
@@ -247,7 +258,9 @@ class Play:
         number, generation = NodeId(node.number), Generation(node.generation)
         if not term.liveness.is_current(number, generation) or tick % 2 == 0:
             term.liveness.register(number, generation, self.now_s, heard=True)
-            report = node.report(self.now_s)
+            receivers = [m.node for m in term.routing.chains[CHAIN].members if m.state is TargetState.SYNCING]
+            is_going = not any(self.nodes[int(n)].is_stuck for n in receivers)
+            report = node.report(self.now_s, int(self.now_s * 10) if is_going else 0)
             term.reports[number] = NodeReport(generation, 1, "", (), (report,))
             term.slowness.on_report(generation, (report,), self.now_s)
             if term.routing.nodes[number].generation < generation:

@@ -131,8 +131,13 @@ def _check_added(at: Situation, step: Step, added: list[TargetId]) -> None:
 
 
 def _check_entered(at: Situation, step: Step) -> None:
-    """Nobody enters whose link to somebody in use is being watched."""
+    """Nobody enters who is barred; nobody gives up its turn for nobody."""
     assert step.record is not None
+    if step.rule is Rule.YIELD:
+        (syncing,) = [m for m in at.info.members if m.state is SYNCING]
+        assert at.of(syncing).is_stalled and step.record.members[-1].state is not SYNCING
+        waiting = [m for m in at.info.members if m.state is WAITING]
+        assert any(at.of(m).heard and not at.of(m).barred for m in waiting), "nobody takes the turn"
     if step.rule is Rule.ENTER:
         before = {m.target: m.state for m in at.info.members}
         for member in step.record.members:

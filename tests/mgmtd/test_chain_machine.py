@@ -55,6 +55,7 @@ PROFILES: tuple[Known, ...] = (
     known(is_slow=True, over_s=NOW_S),
     known(barred="a link"),
     known(cut_off="a link", is_slow=True, over_s=NOW_S, generation=G2),
+    known(is_stalled=True, uptodate_at=OLD),
 )
 FEW = tuple(p for i, p in enumerate(PROFILES) if i not in (4, 7, 10, 14, 15, 18, 19))
 """For three replicas."""
@@ -178,6 +179,17 @@ def test_nobody_leaves_before_one_that_restarted_has_said_what_it_has() -> None:
     gone = known(generation=G2, over_s=NOW_S, same_store=False)
     step = _decided(*members, what={1: gone, 2: dead})
     assert step.rule is Rule.LOST and step.record is not None and step.record.candidates == (1, 2)
+
+
+def test_who_stalls_is_last_of_those_that_wait() -> None:
+    members = _member(1, SERVING), _member(2, SYNCING), _member(3, WAITING)
+    stalled = known(is_stalled=True, uptodate_at=OLD)
+    step = _decided(*members, what={1: known(), 2: stalled, 3: known()})
+    assert step.rule is Rule.YIELD and step.record is not None
+    assert [m.target for m in step.record.members] == [1, 3, 2]
+    for nobody in (known(SILENT), known(barred="a link"), known(local=GONE)):
+        step = _decided(*members, what={1: known(), 2: stalled, 3: nobody})
+        assert step.rule is not Rule.YIELD
 
 
 def test_a_member_that_does_not_acknowledge_is_dropped_and_the_joiner_goes_on() -> None:

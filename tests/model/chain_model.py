@@ -38,7 +38,8 @@ from .lease_model import NODES, LeaseWorld, Machine, Machines, node_info, target
 
 HEAL_S = 25.0
 """Silence verdict, take-over, two resyncs one after the other, and what waits for late answers."""
-LINK_QUARANTINE_S = 5.0
+TIMES = replace(TIMING, link_quarantine_s=5.0, copy_stall_s=3.0)
+"""Production's, with what would outlast a walk shortened."""
 
 
 def _node(machine: Machine) -> Any:
@@ -73,7 +74,7 @@ class ChainWorld(LeaseWorld):
 
     def __init__(self, seed: int, machines: ChainMachines | None = None) -> None:
         parts = machines or ChainMachines()
-        super().__init__(seed, parts, replace(TIMING, link_quarantine_s=LINK_QUARANTINE_S))
+        super().__init__(seed, parts, TIMES)
         self.parts = parts
         self.register.routing = _routing()
         self.history = {(CHAIN, ChainVersion(1)): self.register.routing.chains[CHAIN]}

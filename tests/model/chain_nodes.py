@@ -117,6 +117,7 @@ class ChainNode(NodeProcess):
             clean=True,
             chain=CHAIN,
             chain_version=version,
+            copy_step_count=self.resync.step_count,
         )
 
     def uptodate_at(self) -> ChainVersion:

@@ -34,6 +34,8 @@ class Resync:
         self.node = node
         self.world = node.chain_world
         self.job: Job | None = None
+        self.step_count = 0
+        """As a source: what was answered."""
         self.brought: set[Identity] = set()
         """What this receiver got by resync."""
         self._is_busy = False
@@ -85,6 +87,7 @@ class Resync:
             if isinstance(answer, Fs3Error) or job.version != version:
                 job.on_failed()
             else:
+                self.step_count += not job.must_begin
                 done(job, answer)
 
         self.node.call(job.receiver.target, work, answered, PUT_S)

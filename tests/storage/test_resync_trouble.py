@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fs3.errors import Fs3Error, MaybeApplied
+from fs3.errors import Fs3Error, MaybeApplied, Unavailable
 from fs3.ids import ClientSessionId, Epoch
 from fs3.routing import LocalState
 from fs3.storage.resync.pace import ResyncSettings
@@ -284,3 +284,28 @@ async def test_only_the_predecessor_makes_the_statement(tmp_path: Path) -> None:
         assert not c.is_uptodate(3)
         c.hurry()
         await c.synced(3)
+
+
+async def test_the_source_counts_what_it_does_and_not_what_it_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chain_of(tmp_path) as c:
+        await fill(c)
+        await c.stop(3, empty=True)
+        resync: Any = c.server(2).resync
+        targets: Any = c.server(2).targets
+
+        async def nothing(*_: Any) -> None:
+            raise Unavailable("nobody has the right bytes of it")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(resync._sender, "bring", nothing)
+            await c.start(3)
+            await until(lambda: c.value(2, "fs3_storage_resync_failures_total") >= 2)
+            before = resync.step_count(c.target(2))
+            await until(lambda: c.value(2, "fs3_storage_resync_failures_total") >= 4)
+            assert resync.step_count(c.target(2)) == before
+        await c.synced(3)
+        assert resync.step_count(c.target(2)) >= before + COUNT
+        targets.report()
+        assert c.report(2).copy_step_count == resync.step_count(c.target(2))
