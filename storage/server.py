@@ -151,6 +151,7 @@ class StorageServer:
         counts = ReadCounts(parts.metrics)
         self._make_background(self.targets, agent, self.client, counts)
         assert self.resync is not None
+        self.targets.copy_step_count = self.resync.step_count
         routes = Routes()
         add_routes(
             routes, self._make_node(self.targets, agent, self.client, self.dropping, self.resync, counts)

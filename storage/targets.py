@@ -35,6 +35,8 @@ class Targets:
         metrics: Metrics,
     ) -> None:
         self.by_chain: dict[ChainId, TargetRunner] = {}
+        self.copy_step_count: Callable[[TargetId], int] = lambda source: 0
+        """Of the copying to the successor of a target; set by who copies."""
         self._membership = membership
         self._log = log
         self._opened = list(opened)
@@ -159,6 +161,7 @@ class Targets:
             capacity_bytes=space.capacity_bytes,
             used_bytes=space.used_bytes,
             acknowledge_us=runner.committer.acknowledge_us(),
+            copy_step_count=self.copy_step_count(one.target),
         )
 
     def health(self) -> dict[str, object]:
