@@ -132,6 +132,8 @@ class MgmtdServer:
 
     async def stop(self) -> None:
         """Release the lease, then close. Works after a start that failed half-way."""
+        if self.services is not None:
+            self.services.is_stopping = True
         if self._keeper is not None:
             await self._keeper.release()
         if self._hearing is not None:

@@ -77,6 +77,8 @@ class Services:
     keys_changed: Callable[[], None] = lambda: None
     """Connections of revoked users are to be cut."""
     takeover_count: int = 0
+    is_stopping: bool = False
+    """``MgmtdServer.stop`` has begun: nothing new is written."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waiting_count: int = 0
 
@@ -122,12 +124,17 @@ class Services:
 
         Writers take turns: ``plan`` sees everything that was written before, and may run long after the
         call. Unavailable: this is no primary any more. MaybeApplied: the store did not answer; the term is
-        given up, since nobody knows whether the change is in.
+        given up, since nobody knows whether the change is in; or this process stops meanwhile.
         """
+        if self.is_stopping:
+            raise Unavailable("this mgmtd stops")
         # in a task of its own: a caller that gives up must not leave a change between store and picture
         task = self.scope.start("write routing", self._write_in_turn(term, plan))
         task.add_done_callback(_seen)
-        return await asyncio.shield(task)
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise MaybeApplied("this mgmtd has stopped during a change of routing")
+        return task.result()
 
     async def _write_in_turn(self, term: Term, plan: Callable[[Term], Change]) -> int:
         if self._waiting_count >= WRITERS_MAX:

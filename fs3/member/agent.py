@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..errors import MaybeApplied, Rejected, Retryable, Unavailable
+from ..errors import InternalError, MaybeApplied, Rejected, Retryable, Unavailable
 from ..ids import ChainId, ChainVersion, Generation
 from ..routing import RoutingInfo
 from ..rpc.service import Routes
@@ -211,7 +211,7 @@ class Agent:
     async def _catch_up(self) -> None:
         try:
             await self.cache.refresh()
-        except (Retryable, MaybeApplied) as error:
+        except (Retryable, MaybeApplied, InternalError) as error:
             self._log.debug("routing not reached", reason=str(error))
 
     # --- reports ---
@@ -225,9 +225,9 @@ class Agent:
                 self._log.debug("report not delivered", reason=str(error))
                 self._report_wanted.set()
                 await asyncio.sleep(REPORT_PAUSE_S)
-            except Rejected as error:
-                # an older generation than the present one, or another node's id: retrying will not help,
-                # an operator has to look; the next report says it again
+            except (Rejected, InternalError) as error:
+                # an older generation than the present one, another node's id, or a bug of the primary:
+                # retrying will not help, an operator has to look; the next report says it again
                 self._log.error("report refused", reason=str(error))
 
     async def _wait_for_report(self) -> None:

@@ -17,7 +17,15 @@ from typing import TypeVar
 import msgspec
 
 from ..clock import Clock
-from ..errors import Busy, DeadlineExceeded, Fs3Error, MaybeApplied, Retryable, Unavailable
+from ..errors import (
+    Busy,
+    DeadlineExceeded,
+    Fs3Error,
+    InternalError,
+    MaybeApplied,
+    Retryable,
+    Unavailable,
+)
 from ..log import Logger
 from ..rng import Rng
 from ..routing import ChainInfo, NodeKind, RoutingDelta, RoutingInfo, apply_delta, with_chain
@@ -212,7 +220,7 @@ class RoutingCache:
         while True:
             try:
                 await self._fetch_once(self._wait_s)
-            except (Retryable, MaybeApplied) as error:
+            except (Retryable, MaybeApplied, InternalError) as error:  # a bug there must not end us here
                 self._log.debug("routing not reached", reason=str(error))
                 await asyncio.sleep(PAUSE_S * (0.5 + self._rng.random() / 2))
 

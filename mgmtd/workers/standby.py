@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fs3.errors import MaybeApplied, Rejected, Retryable
+from fs3.errors import InternalError, MaybeApplied, Rejected, Retryable
 from fs3.routing import NodeInfo
 from fs3.stubs.mgmtd import MgmtdStub
 from fs3.wire.mgmtd import REPORT, ReportRequest
@@ -31,7 +31,7 @@ class StandbyReports:
             if self._services.primary_term() is None and where and where != self._own.address:
                 try:
                     await self._report(where)
-                except (Retryable, MaybeApplied, Rejected) as error:
+                except (Retryable, MaybeApplied, Rejected, InternalError) as error:
                     self._services.log.debug("report not delivered", reason=str(error))
             await asyncio.sleep(PERIOD_S)
 
