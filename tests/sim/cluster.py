@@ -35,6 +35,7 @@ from fs3.rpc.client import RpcClient
 from fs3.rpc.settings import ServerSettings
 from fs3.storage.lanes import InlineLanes
 from fs3.storage.node_state import DiskState, pack_disk
+from fs3.storage.scrub_round import ScrubSettings
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 from fs3.stubs.mgmtd import MgmtdStub, RoutingCache
 from fs3.tasks import TaskScope
@@ -55,6 +56,8 @@ HOME, DISK = "/node", "/disk0"
 FIRST_STORAGE_NODE = 101
 FENCED = "agent/clock"
 """The task that fails when a node finds that its clock has lost time."""
+SCRUB = ScrubSettings(every_s=10.0)
+"""What takes weeks on a disk takes seconds here."""
 READY_TIMEOUT_S = 60.0
 PATIENT = ClientSettings(meta_timeout_s=300.0, read_timeout_s=300.0, write_timeout_s=300.0)
 """Longer than a chain may be without a member again and again: clients see delays, no errors."""
@@ -149,7 +152,9 @@ class World:
         self.failures.append(f"{name}: {error!r}")
 
     def told(self, event: dict[str, object]) -> None:
-        """A target goes out of use for a disk that was made to fail or bytes that were spoiled, only."""
+        """No bug; and a target goes out of use for a disk that was made to fail or spoiled bytes only."""
+        if event["event"] in ("bug", "handler failed"):
+            self.failures.append(f"{event['host']}: {event['method']}: {event['exc_info']!r}")
         if event["event"] == "target offline":
             host, reason = str(event["host"]), str(event["reason"])
             is_expected = reason.startswith("disk:") or (
@@ -406,6 +411,7 @@ class World:
                 targets_per_disk_count=self.shape.targets_per_node_count,
                 host=host,
                 beacon_address=f"{host}:{PORT}",
+                scrub=SCRUB,
             ),
             StorageComponents(
                 clock=self.clock(host),

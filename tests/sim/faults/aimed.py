@@ -48,6 +48,8 @@ class CutFromPrimary(Aimed):
     what its earlier generation granted them.
     """
 
+    kinds: tuple[str, ...] = ("chain cut from the primary", "its first member restarts within 0.2 s")
+
     async def run(self) -> None:
         while await self.quiet(1, 12):
             info = self.a_chain()
@@ -70,6 +72,8 @@ class CutFromPrimary(Aimed):
 
 class RoutingDead(Aimed):
     """Datagrams of a member pass and its connections to the mgmtds do not, while its chains change."""
+
+    kinds: tuple[str, ...] = ("routing connection dead while datagrams pass",)
 
     async def run(self) -> None:
         while await self.quiet(1, 12):
@@ -102,6 +106,8 @@ class RoutingDead(Aimed):
 class LateAnswers(Aimed):
     """Answers to a member take longer than a grant runs: what it holds must be over when they come."""
 
+    kinds: tuple[str, ...] = ("answers later than the grant",)
+
     async def run(self) -> None:
         while await self.quiet(1, 12):
             info = self.a_chain()
@@ -129,6 +135,8 @@ class LateAnswers(Aimed):
 
 class Joins(Aimed):
     """A member comes back under writes: its copying is slowed, or an older member hears late of its join."""
+
+    kinds: tuple[str, ...] = ("resync held back", "routing of a member held back at a join")
 
     async def run(self) -> None:
         while await self.quiet(1, 10):
@@ -182,6 +190,8 @@ class TakeOvers(Aimed):
 
     The grants of the one before still run: nobody may be left out until they are over.
     """
+
+    kinds: tuple[str, ...] = ("primary stops while a member is cut off",)
 
     async def run(self) -> None:
         while await self.quiet(2, 14):

@@ -14,6 +14,8 @@ LOSS_S = (0.3, 5.0)
 class WallClocks(Family):
     """Somebody sets the time of a host: nothing but the times shown to people may change."""
 
+    kinds: tuple[str, ...] = ("wall clock set",)
+
     async def run(self) -> None:
         world = self.world
         hosts = [*world.mgmtd_hosts, *world.meta_hosts, *world.storage_hosts]
@@ -26,6 +28,8 @@ class WallClocks(Family):
 class Rates(Family):
     """Clocks change how fast they go, within what is allowed (±0.9 %)."""
 
+    kinds: tuple[str, ...] = ("clock rate changed",)
+
     async def run(self) -> None:
         world = self.world
         hosts = [*world.mgmtd_hosts, *world.meta_hosts, *world.storage_hosts, *world.client_hosts]
@@ -37,6 +41,8 @@ class Rates(Family):
 
 class Pauses(Family):
     """A process is stopped (SIGSTOP) while its clock goes on, and let go on: any server."""
+
+    kinds: tuple[str, ...] = tuple(f"{kind} paused" for kind in ("mgmtd", "meta", "storage"))
 
     async def run(self) -> None:
         world = self.world
@@ -61,6 +67,8 @@ class LostTime(Family):
     While a clock is wrong and nobody has noticed, leases mean nothing: that is the one stated assumption
     (design 2.2). So clients do not reach the node for the while: they would see what the assumption excludes.
     """
+
+    kinds: tuple[str, ...] = ("clock lost time", "machine frozen", "fenced", "not fenced in time")
 
     async def run(self) -> None:
         while await self.quiet(1, 15):

@@ -19,14 +19,16 @@ from fs3.storage.runner import TargetRunner
 from ..standing import is_whole, others_serve
 from .family import Family
 
+CALLS = ("pwrite", "sync", "preallocate", "index")
 STRIKES_WITHIN_S = 5.0
 REPLACED_WITHIN_S = 20.0
-SCRUBBED_WITHIN_S = 20.0
-PASSES_MAX = 6
+SCRUBBED_WITHIN_S = 60.0
 
 
 class SlowDisks(Family):
     """A disk takes its time for a while: longer than a lease, sometimes."""
+
+    kinds: tuple[str, ...] = ("slow disk",)
 
     async def run(self) -> None:
         world = self.world
@@ -40,6 +42,8 @@ class SlowDisks(Family):
 
 class FullDisks(Family):
     """Something else takes the space of a disk, and gives it back."""
+
+    kinds: tuple[str, ...] = ("full disk",)
 
     async def run(self) -> None:
         world = self.world
@@ -56,6 +60,12 @@ class FullDisks(Family):
 class FailingDisks(Family):
     """A write, a sync or an index commit fails: the disk is failed, its targets leave their chains."""
 
+    kinds: tuple[str, ...] = (
+        *(f"disk fails at {call}" for call in CALLS),
+        "disk replaced",
+        "disk works again after a restart",
+    )
+
     async def run(self) -> None:
         while await self.quiet(1, 12):
             with self.take([h for h in self.world.storage_hosts if is_whole(self.world, h)]) as host:
@@ -63,7 +73,7 @@ class FailingDisks(Family):
                     await self._once(host)
 
     async def _once(self, host: str) -> None:
-        disk, call = self.world.disks[host], self.rng.choice(("pwrite", "sync", "preallocate", "index"))
+        disk, call = self.world.disks[host], self.rng.choice(CALLS)
         disk.fault(call, self.rng.randint(0, 3))
         if not await self.until(lambda: self.world.disks[host].failure is not None, STRIKES_WITHIN_S):
             disk.no_faults()
@@ -89,6 +99,8 @@ class FailingDisks(Family):
 class BadBlocks(Family):
     """Bytes of committed versions change unnoticed, or cannot be read any more; one host in a seed."""
 
+    kinds: tuple[str, ...] = ("bit rot", "unreadable block")
+
     async def run(self) -> None:
         host = self.rng.choice(self.world.storage_hosts)
         self.world.spoiled[host] = None
@@ -100,11 +112,10 @@ class BadBlocks(Family):
                         self._spoil(host, self.rng.choice(regions))
                 elif taken is not None:
                     await self._put_back(host)
-        for _ in range(PASSES_MAX):
-            await self.until(lambda: not self._found_bad(host), SCRUBBED_WITHIN_S)
+        while not await self.until(lambda: not self._is_bad(host), SCRUBBED_WITHIN_S):
             with self.take([host]) as taken:
-                if taken is not None and not await self._put_back(host):
-                    return
+                if taken is None or not await self._put_back(host):
+                    return  # who looks at everything afterwards will find it
 
     async def _put_back(self, host: str) -> bool:
         """An operator restarts a node whose target went offline for a bad block of a pending version."""
@@ -115,17 +126,16 @@ class BadBlocks(Family):
         await self.restart(host)
         return True
 
-    def _found_bad(self, host: str) -> bool:
-        """Look through all that is left, as a scrub does, and have it repaired."""
+    def _is_bad(self, host: str) -> bool:
+        """Whether anything there still fails its sum: the node itself has to find and to mend it."""
         if host not in self.world.processes:
             return True
-        targets, found = self.world.storages[host].targets, False
-        for runner in targets.online() if targets is not None else ():
-            for chunk, _ in runner.store.list_chunks(limit=1_000):
-                if runner.store.verify_chunk(chunk):
-                    found = True
-                    runner.report_corrupt(chunk)
-        return found
+        targets = self.world.storages[host].targets
+        return any(
+            runner.store.verify_chunk(chunk)
+            for runner in (targets.online() if targets is not None else ())
+            for chunk, _ in runner.store.list_chunks(limit=1_000)
+        )
 
     def _spoil(self, host: str, region: Region) -> None:
         disk, at = self.world.disks[host], region.offset_bytes + self.rng.randrange(region.length_bytes)

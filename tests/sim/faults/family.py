@@ -29,6 +29,8 @@ class Grip:
 class Source(Protocol):
     """A family of faults, as trouble sees it."""
 
+    kinds: tuple[str, ...]
+
     def __init__(self, world: World, rng: Rng, grip: Grip) -> None: ...
 
     async def run(self) -> None:
@@ -38,6 +40,9 @@ class Source(Protocol):
 
 class Family:
     """What a family of faults at work on a world is made of."""
+
+    kinds: tuple[str, ...] = ()
+    """The names under which its faults are counted."""
 
     def __init__(self, world: World, rng: Rng, grip: Grip) -> None:
         self.world = world
@@ -75,6 +80,7 @@ class Family:
 
     def struck(self, kind: str) -> None:
         """Count a fault."""
+        assert kind in self.kinds, kind
         self.world.net.weather.faults.struck(kind)
 
     def free(self, hosts: list[str]) -> list[str]:

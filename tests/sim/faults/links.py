@@ -14,6 +14,10 @@ PLANES: tuple[Plane, ...] = ("all", "datagrams", "streams")
 class SingleLinks(Family):
     """One link at a time."""
 
+    kinds: tuple[str, ...] = tuple(
+        f"cut {ways}, {plane}" for ways in ("both ways", "one way") for plane in PLANES
+    )
+
     async def run(self) -> None:
         world = self.world
         hosts = [*world.mgmtd_hosts, *world.meta_hosts, *world.storage_hosts, *world.client_hosts]
@@ -28,6 +32,10 @@ class SingleLinks(Family):
 
 class Partitions(Family):
     """Some hosts are cut off from the others, or hear them and are not heard."""
+
+    kinds: tuple[str, ...] = tuple(
+        f"partition, {how}, {plane}" for how in ("both ways", "deaf", "mute") for plane in PLANES
+    )
 
     async def run(self) -> None:
         world = self.world
@@ -52,6 +60,8 @@ class Partitions(Family):
 class ForgedResets(Family):
     """A firewall ends connections and refuses new ones in the name of hosts that live."""
 
+    kinds: tuple[str, ...] = ("forged resets", "forged refusals")
+
     async def run(self) -> None:
         world = self.world
         servers = [*world.mgmtd_hosts, *world.meta_hosts, *world.storage_hosts]
@@ -75,6 +85,8 @@ class ForgedResets(Family):
 
 class LateDeliveries(Family):
     """All that one host sends to another, of a plane, takes longer: sometimes longer than a grant runs."""
+
+    kinds: tuple[str, ...] = ("held back, streams", "held back, datagrams")
 
     async def run(self) -> None:
         world = self.world

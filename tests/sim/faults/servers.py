@@ -18,6 +18,10 @@ STEP_PATIENCE_S = 2.0
 class StorageNodes(Family):
     """Storage nodes are killed or lose their power, often in the middle of what they do to a disk."""
 
+    kinds: tuple[str, ...] = tuple(
+        f"storage {how}{where}" for how in ("kill", "power cut") for where in ("", " at the disk")
+    )
+
     async def run(self) -> None:
         kinds = self.rng.choice(((False,), (True,), (False, True)))
         while await self.quiet(0.2, 12):
@@ -55,17 +59,29 @@ class StorageNodes(Family):
 class MetaServices(Family):
     """Metadata services are killed or lose their power."""
 
+    kinds: tuple[str, ...] = ("meta kill", "meta power cut", "meta stop")
+
     async def run(self) -> None:
         while await self.quiet(0.2, 12):
             with self.take(self.world.meta_hosts) as host:
                 if host is not None:
-                    power = self.rng.random() < 0.3
-                    self.struck(f"meta {'power cut' if power else 'kill'}")
-                    await self.restart(host, power=power)
+                    how = self.rng.choice(("kill", "kill", "power cut", "stop"))
+                    self.struck(f"meta {how}")
+                    if how == "stop":
+                        await self.world.stop(host)
+                        await self.outage()
+                        await self.world.boot(host)
+                    else:
+                        await self.restart(host, power=how == "power cut")
 
 
 class Primaries(Family):
     """mgmtds are killed, the primary mostly; sometimes its successor as well, as soon as it is one."""
+
+    kinds: tuple[str, ...] = (
+        *(f"{who} {how}" for who in ("primary", "standby") for how in ("kill", "power cut")),
+        "two fail-overs in a row",
+    )
 
     async def run(self) -> None:
         while await self.quiet(1, 12):
@@ -99,6 +115,8 @@ class Primaries(Family):
 class Everything(Family):
     """Everything is killed, or loses its power, at once."""
 
+    kinds: tuple[str, ...] = ("everything is killed", "everything loses power")
+
     async def run(self) -> None:
         while await self.quiet(2, 40):
             world = self.world
@@ -117,6 +135,8 @@ class Everything(Family):
 
 class Clients(Family):
     """Clients that come, begin to write, and are killed at it: what they held must not stay held."""
+
+    kinds: tuple[str, ...] = ("client kill",)
 
     async def run(self) -> None:
         world, count = self.world, 0

@@ -10,6 +10,10 @@ from .family import Family
 class StoreAway(Family):
     """Seconds without the store."""
 
+    kinds: tuple[str, ...] = tuple(
+        f"store away for {whom}" for whom in ("all", "the primary", "one metadata service")
+    )
+
     async def run(self) -> None:
         world = self.world
         while await self.quiet(1, 15):
