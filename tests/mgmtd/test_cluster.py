@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from fs3.errors import MaybeApplied, Unavailable
 from fs3.ids import ChainId
+from fs3.mgmtd.store import Change
 
 from .world import World, not_clean, other_store, run_world
 
@@ -166,6 +170,26 @@ def test_standby_takes_over() -> None:
         left = world.nodes[11].agent.leases
         await world.until(lambda: left.primary_left_s(world.clock("s11").boot_s()) > 0.5, 3.0, "its lease")
         assert world.all_serve()
+
+    run_world(scenario)
+
+
+def test_a_change_that_waits_while_its_mgmtd_stops() -> None:
+    """Whoever asked for it is told to ask again; it is no bug (a seed of the simulator met it as one)."""
+
+    async def scenario(world: World) -> None:
+        await world.cluster(node_count=3, target_count=1)
+        term, server = world.term(), world.mgmtds.pop(1)
+        services = server.services
+        assert services is not None
+        async with services._turn:
+            change = asyncio.ensure_future(services.write(term, lambda at: Change()))
+            await asyncio.sleep(0)
+            await server.stop()
+            with pytest.raises(MaybeApplied):
+                await change
+        with pytest.raises(Unavailable):
+            await services.write(term, lambda at: Change())
 
     run_world(scenario)
 
