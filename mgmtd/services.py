@@ -123,34 +123,23 @@ class Services:
         """Persist what ``plan`` says, then publish it; returns the routing version with it in force.
 
         Writers take turns: ``plan`` sees everything that was written before, and may run long after the
-<<<<<<< /work/main/mgmtd/services.py
-        call. Unavailable: this is no primary any more. MaybeApplied: the store did not answer, and the term
-        is given up, since nobody knows whether the change is in; or this process stops.
-        """
-        self._check_primary(term)  # when it stops it is none, and starts nothing
-=======
         call. Unavailable: this is no primary any more. MaybeApplied: the store did not answer; the term is
         given up, since nobody knows whether the change is in; or this process stops meanwhile.
         """
         if self.is_stopping:
             raise Unavailable("this mgmtd stops")
->>>>>>> mgmtd/services.py
+        self._check_primary(term)
         # in a task of its own: a caller that gives up must not leave a change between store and picture
         task = self.scope.start("write routing", self._write_in_turn(term, plan))
         task.add_done_callback(_seen)
         await asyncio.wait((task,))
         if task.cancelled():
-<<<<<<< /work/main/mgmtd/services.py
-            raise MaybeApplied("this mgmtd stops")
+            raise MaybeApplied("this mgmtd has stopped during a change of routing")
         return task.result()
 
     def _check_primary(self, term: Term) -> None:
         if self.primary_term() is not term:
             raise Unavailable("this mgmtd is not the primary any more")
-=======
-            raise MaybeApplied("this mgmtd has stopped during a change of routing")
-        return task.result()
->>>>>>> mgmtd/services.py
 
     async def _write_in_turn(self, term: Term, plan: Callable[[Term], Change]) -> int:
         if self._waiting_count >= WRITERS_MAX:
