@@ -12,7 +12,8 @@ from .lease_model import Broken
 from .lease_walk import FOCI, MUTANTS, Walk
 
 SAMPLE = 20
-RULES = [rule.value for rule in Rule if rule is not Rule.REPAIR]
+RULES = [rule.value for rule in Rule if rule not in (Rule.REPAIR, Rule.YIELD)]
+"""Nobody repairs, and no copying stands still, in these walks."""
 MUTANT_WALKS_MAX = 60
 
 
