@@ -18,8 +18,8 @@ import msgspec
 
 from fs3.ids import ChainId, ChainVersion, Generation, NodeId, TargetId
 from fs3.routing import ChainInfo, LocalState, Member, TargetState
-from fs3.wire.mgmtd import TargetReport
 
+from .chain_index import ChainIndex
 from .chain_machine import Known, Rule, Situation, Step, next_step
 from .copying import Copying
 from .links import Link, Links, loser
@@ -61,6 +61,7 @@ class ChainWatch:
     def __init__(self, decide: Callable[[Situation], Step] = next_step) -> None:
         self._decide = decide
         self._copying: Copying | None = None
+        self.index = ChainIndex()
         self.unwanted: set[TargetId] = set()
         """Targets that an operator wants out of their chains."""
         self.repairs: dict[ChainId, TargetId] = {}
@@ -78,20 +79,16 @@ class ChainWatch:
         self._uncovered: dict[ChainId, tuple[Run, ...]] = {}
 
     def plan(self, term: Term, now_s: float) -> ChainPlan:
-        """All chains. Grants stop covering members that are to leave, at once."""
+        """All chains that are not whole. Grants stop covering members that are to leave, at once."""
         plan = ChainPlan()
-        reports = _current_reports(term)
-        fine = self._fine(term)
-        self._judge_links(term, now_s)
         self.slow_new += term.slowness.judge(now_s)
-        for target in term.slowness.slow:
-            fine.pop(target, None)
-        for chain, info in term.routing.chains.items():
-            if chain not in self.repairs and chain not in self._cut_off and _is_whole(info, fine):
-                if chain in self._uncovered:
-                    self._cover_but(term, chain, ())
-                continue
-            step = plan.steps[chain] = self._step(term, info, reports, now_s)
+        looked_at = dict.fromkeys(self.index.open_chains(term, term.slowness.slow | self.unwanted))
+        self._judge_links(term, now_s)
+        looked_at.update(dict.fromkeys((*self._cut_off, *self.repairs)))
+        for chain in [c for c in self._uncovered if c not in looked_at]:
+            self._cover_but(term, chain, ())
+        for chain in looked_at:
+            step = plan.steps[chain] = self._step(term, term.routing.chains[chain], now_s)
             if step.again_s is not None:
                 plan.again_s = step.again_s if plan.again_s is None else min(plan.again_s, step.again_s)
         self.held = plan.held
@@ -106,8 +103,9 @@ class ChainWatch:
         if not links.broken:
             return
         counts = links.broken_counts()
-        for chain, info in term.routing.chains.items():
-            if (found := loser(info, links.broken, counts)) is not None:
+        of_node = {node: dict.fromkeys(self.index.chains_of(node)) for node in counts}
+        for chain in sorted({c for one, other in links.broken for c in of_node[one] if c in of_node[other]}):
+            if (found := loser(term.routing.chains[chain], links.broken, counts)) is not None:
                 member, (one, other) = found
                 self._cut_off[chain] = member.target, f"the link between nodes {one} and {other} is broken"
 
@@ -117,29 +115,11 @@ class ChainWatch:
         records = tuple(s.record for s in steps if s.record is not None)
         return Change(chains=records, targets=tuple(self._new_stores(term, steps)))
 
-    def _fine(self, term: Term) -> dict[TargetId, Generation]:
-        """Targets that are heard, wanted, and have what they had; and the generation they run in."""
-        found: dict[TargetId, Generation] = {}
-        for node, report in term.reports.items():
-            info = term.routing.nodes.get(node)
-            if info is None or info.generation != report.generation:
-                continue
-            if term.verdicts.get(node) is not Verdict.ALIVE:
-                continue
-            for target in report.targets:
-                record = term.targets.get(target.target)
-                is_sound = target.clean and target.state is not LocalState.OFFLINE
-                if is_sound and record is not None and record.store_id == target.store_id:
-                    found[target.target] = info.generation
-        for target_id in self.unwanted:
-            found.pop(target_id, None)
-        return found
-
-    def _step(self, term: Term, info: ChainInfo, reports: dict[TargetId, TargetReport], now_s: float) -> Step:
+    def _step(self, term: Term, info: ChainInfo, now_s: float) -> Step:
         chain = info.chain
-        known = {m.target: self._known(term, info, m, reports, now_s) for m in info.members}
+        known = {m.target: self._known(term, info, m, now_s) for m in info.members}
         self._note_alone(info, known)
-        self._note_copying(term, info, known, reports, now_s)
+        self._note_copying(term, info, known, now_s)
         version, since_s = self._resumable.get(chain, (None, None))
         step = self._decide(
             Situation(
@@ -156,19 +136,12 @@ class ChainWatch:
         self._cover_but(term, chain, tuple((m.node, m.generation) for m in step.uncovered))
         return step
 
-    def _known(
-        self,
-        term: Term,
-        info: ChainInfo,
-        member: Member,
-        reports: dict[TargetId, TargetReport],
-        now_s: float,
-    ) -> Known:
+    def _known(self, term: Term, info: ChainInfo, member: Member, now_s: float) -> Known:
         node, life = term.routing.nodes.get(member.node), term.liveness.lives.get(member.node)
         unwanted = member.target in self.unwanted
         if node is None or life is None:
             return Known(unwanted=unwanted)
-        report, record = reports.get(member.target), term.targets.get(member.target)
+        report, record = self.index.report_of(member.target), term.targets.get(member.target)
         is_reported = (of_node := term.reports.get(member.node)) is not None and (
             of_node.generation == node.generation
         )
@@ -210,14 +183,7 @@ class ChainWatch:
         elif len(info.serving) == 1 and known[in_force[0].target].acknowledged == info.version:
             self._alone[info.chain] = in_force[0].target, in_force[0].generation
 
-    def _note_copying(
-        self,
-        term: Term,
-        info: ChainInfo,
-        known: dict[TargetId, Known],
-        reports: dict[TargetId, TargetReport],
-        now_s: float,
-    ) -> None:
+    def _note_copying(self, term: Term, info: ChainInfo, known: dict[TargetId, Known], now_s: float) -> None:
         """Whether the copying to a member stands still."""
         copying = self._copying = self._copying or Copying(term.timing)
         syncing = next((m for m in info.members if m.state is TargetState.SYNCING), None)
@@ -225,7 +191,8 @@ class ChainWatch:
             copying.forget(info.chain)
             return
         source, ends = info.serving[-1].target, (syncing.target, syncing.generation)
-        count = reports[source].copy_step_count if source in reports else 0
+        report = self.index.report_of(source)
+        count = report.copy_step_count if report is not None else 0
         if copying.is_stalled(info.chain, ends, source, count, now_s):
             known[syncing.target] = replace(known[syncing.target], is_stalled=True)
 
@@ -239,10 +206,9 @@ class ChainWatch:
             self._uncovered[chain] = runs
 
     def _new_stores(self, term: Term, steps: list[Step]) -> list[TargetRecord]:
-        reports = _current_reports(term)
         found = []
         for target in (t for step in steps for t in step.new_stores):
-            record, report = term.targets.get(target), reports.get(target)
+            record, report = term.targets.get(target), self.index.report_of(target)
             assert report is not None, target
             if record is None:
                 record = TargetRecord(target=target, store_id=report.store_id)
@@ -256,23 +222,3 @@ def _link_that_bars(info: ChainInfo, member: Member, links: Links) -> str:
         return ""
     found = links.watched_between(member.node, [m.node for m in info.members if m.state in IN_USE])
     return f"the link between nodes {found[0]} and {found[1]} has not held long enough" if found else ""
-
-
-def _is_whole(info: ChainInfo, fine: dict[TargetId, Generation]) -> bool:
-    """Nothing is to be done: every member serves, in force, and is fine in the generation of the record."""
-    for member in info.members:
-        is_there = fine.get(member.target) == member.generation
-        if member.state is not TargetState.SERVING or member.joining or not is_there:
-            return False
-    return True
-
-
-def _current_reports(term: Term) -> dict[TargetId, TargetReport]:
-    """Reports of the generation that is in the store: only that would a new primary insist on."""
-    nodes = term.routing.nodes
-    return {
-        target.target: target
-        for node, report in term.reports.items()
-        if node in nodes and nodes[node].generation == report.generation
-        for target in report.targets
-    }

@@ -7,7 +7,7 @@ Changed in one place each: routing by ``Writer``, the living by ``Hearing`` and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fs3.errors import Busy
@@ -55,6 +55,11 @@ class Term:
         self.timing = timing
         self.routing = loaded.routing
         self.targets: dict[TargetId, TargetRecord] = loaded.targets
+        self.store_changes: dict[NodeId, int] = {}
+        """How often records of a node's targets have changed."""
+        self.chain_of: dict[TargetId, ChainId] = {}
+        """The chain of each target that is in one; a target stays in its chain."""
+        self._note_members(loaded.routing.chains.values())
         self.log = RoutingLog(loaded.routing.version)
         self.grants = PrimaryGrants(began_s, timing)
         self.liveness = Liveness(began_s, timing, new_nonce)
@@ -76,7 +81,11 @@ class Term:
     def publish(self, change: Change) -> None:
         """A change is in the store: it is routing now, and whoever waits is told."""
         self.routing = changed_routing(self.routing, change)
-        self.targets.update((t.target, t) for t in change.targets)
+        for record in change.targets:
+            self.targets[record.target] = record
+            node = node_of_target(record.target)
+            self.store_changes[node] = self.store_changes.get(node, 0) + 1
+        self._note_members(change.chains)
         self.log.note(
             Changed(
                 nodes=tuple(n.node for n in change.nodes),
@@ -87,6 +96,9 @@ class Term:
         )
         self.change_count += 1
         self._wake()
+
+    def _note_members(self, chains: Iterable[ChainInfo]) -> None:
+        self.chain_of.update((member.target, info.chain) for info in chains for member in info.members)
 
     def end(self) -> None:
         """This process is not the primary of this term any more."""
@@ -114,10 +126,6 @@ class Term:
             self._waiters.pop(waiter, None)
 
     # --- queries ---
-
-    def chain_of(self) -> dict[TargetId, ChainInfo]:
-        """The chain of each target that is in one."""
-        return {m.target: info for info in self.routing.chains.values() for m in info.members}
 
     def report_of(self, target: TargetId) -> TargetReport | None:
         """What the target's node last said of it, in its present generation."""

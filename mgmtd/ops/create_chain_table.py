@@ -37,7 +37,7 @@ async def create_chain_table(
     if known is not None and known.replication != request.replication:
         raise InvalidRequest(f"table {table} has replication {known.replication}, not {request.replication}")
     free = _free_targets(term)
-    registered = len(free) + len(term.chain_of())
+    registered = len(free) + len(term.chain_of)
     if registered < request.wait_for_targets:
         raise Busy(f"{registered} of {request.wait_for_targets} targets are registered and well")
     if known is not None and len({node_of_target(t.target) for t in free}) < request.replication:
@@ -65,7 +65,7 @@ async def create_chain_table(
 
 def _free_targets(term: Term) -> list[TargetSpec]:
     """Registered targets in no chain, well, and on a node that is alive in its present generation."""
-    chained = term.chain_of()
+    chained = term.chain_of
     found = []
     for target, record in sorted(term.targets.items()):
         report = term.report_of(target)
@@ -89,7 +89,7 @@ async def _make_chains(services: Services, term: Term, plan: Placement) -> tuple
 
 def _chains(term: Term, start: int, members: tuple[tuple[TargetId, ...], ...]) -> Change:
     """New chains; every target is named in the generation that its node has now."""
-    chained = term.chain_of()
+    chained = term.chain_of
     if start in term.routing.chains or any(t in chained for chain in members for t in chain):
         raise Busy("another table is being made over the same targets")
     chains = []

@@ -40,7 +40,7 @@ async def report(services: Services, call: Call, request: ReportRequest) -> Repo
     term.reports[request.node] = NodeReport(
         request.generation, request.sequence, request.version, request.broken_links, request.targets
     )
-    term.slowness.on_report(request.generation, request.targets, now_s)
+    term.slowness.on_report(request.node, request.generation, request.targets, now_s)
     version = await services.write(term, lambda at: _change(at, request))
     services.pass_wanted.set()
     return ReportResponse(routing_version=version)
@@ -75,7 +75,7 @@ def _change(term: Term, request: ReportRequest) -> Change:
     known = term.routing.nodes.get(request.node)
     is_late = known is not None and known.generation > request.generation
     nodes = () if known == info or is_late else (info,)
-    chained = term.chain_of()
+    chained = term.chain_of
     targets = tuple(
         record
         for target in request.targets

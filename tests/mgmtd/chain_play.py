@@ -262,7 +262,7 @@ class Play:
             is_going = not any(self.nodes[int(n)].is_stuck for n in receivers)
             report = node.report(self.now_s, int(self.now_s * 10) if is_going else 0)
             term.reports[number] = NodeReport(generation, 1, "", (), (report,))
-            term.slowness.on_report(generation, (report,), self.now_s)
+            term.slowness.on_report(number, generation, (report,), self.now_s)
             if term.routing.nodes[number].generation < generation:
                 term.publish(Change(nodes=(_info(node.number, node.generation),)))
         newest = term.routing.chains[CHAIN]

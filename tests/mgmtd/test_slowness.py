@@ -22,7 +22,7 @@ def told(slowness: Slowness, times_us: dict[int, int], now_s: float, generation:
             clean=True,
             acknowledge_us=time_us,
         )
-        slowness.on_report(generation, (report,), now_s)
+        slowness.on_report(NodeId(node), generation, (report,), now_s)
 
 
 def _target(node: int) -> TargetId:
