@@ -151,9 +151,9 @@ class MetaServer:
 
     async def stop(self) -> None:
         """End: no new requests, those under way get a moment, then everything closes."""
-        await self._scope.aclose()
         if self.rpc is not None:
             await self.rpc.aclose()
+        await self._scope.aclose()  # after the requests, which wait for what runs here
         if self.agent is not None:
             await self.agent.stop()
         if self.client is not None:

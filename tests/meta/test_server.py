@@ -234,3 +234,30 @@ def test_a_taken_address_is_told_and_the_half_started_service_can_be_stopped() -
             await cluster.stop()
 
     run_virtual(work(), cluster.loop)
+
+
+def test_a_stop_during_a_cut_is_no_bug_and_another_service_finishes_it() -> None:
+    async def work(cluster: Cluster) -> None:
+        client = await Session(cluster, 1000).begin()
+        made = await client.mutate(wire.CREATE, wire.CreateRequest, path=wire.Path(b"f"), mode=WRITE)
+        inode, layout = made.attributes.inode, made.attributes.layout
+        await client.mutate(wire.SPILL, wire.SpillRequest, inode=inode, content_version=0)
+        meta = cluster.metas[FIRST]
+        assert meta.driver is not None and client.slots is not None
+        chains = meta.driver.services.placement.chains_of(layout)
+        cluster.chains.write(inode, layout, chains, 0, 5 * MIB, made.attributes.epoch, client.slots.session)
+        for node in cluster.meta_nodes:
+            cluster.net.cut(f"meta{node}", "storage")
+        request = wire.TruncateRequest
+        cut = asyncio.create_task(
+            client.mutate(wire.TRUNCATE, request, path=wire.Path(b"f"), length_bytes=MIB, timeout_s=60)
+        )
+        await asyncio.sleep(1)
+        for node in cluster.meta_nodes:  # whichever has it
+            await cluster.metas[node].stop()
+            cluster.net.mend(f"meta{node}", "storage")
+            await cluster.start_meta(node)
+        assert (await cut).attributes.length_bytes == MIB
+        assert cluster.chains.end_now(inode, layout).length_bytes == MIB
+
+    run(work)
