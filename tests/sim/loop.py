@@ -56,12 +56,36 @@ class _NoEvents(selectors.BaseSelector):
         self._keys.clear()
 
 
+class Due(asyncio.Handle):
+    """Something that is ready to run; made without the checks of a real loop, which cost the most."""
+
+    _callback: Any
+    _context: Context
+
+    def __init__(self, callback: Any, args: Any, loop: SimLoop, context: Context) -> None:
+        self._callback, self._args, self._context = callback, args, context
+        self._loop = loop
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
 class TimerAt(asyncio.TimerHandle):
-    """A timer that tells in which context it was set."""
+    """Something that is to run at a time; it tells in which context it was set."""
+
+    _callback: Any
+    _context: Context
 
     def __init__(self, when: float, callback: Any, args: Any, loop: SimLoop, context: Context) -> None:
-        super().__init__(when, callback, args, loop, context)
+        self._callback, self._args, self._context = callback, args, context
+        self._loop = loop
+        self._when = when
+        self._cancelled = False
+        self._repr = self._source_traceback = None
         self.set_in = context
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]  # as asyncio does
 
 
 class SimLoop(asyncio.SelectorEventLoop):
@@ -87,6 +111,14 @@ class SimLoop(asyncio.SelectorEventLoop):
         """Let the clock run without running anything: the whole process was paused."""
         self._now_s += seconds
 
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        assert not self.is_closed(), callback
+        handle = Due(callback, args, self, copy_context() if context is None else context)
+        self._due.append(handle)
+        return handle
+
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
@@ -98,7 +130,11 @@ class SimLoop(asyncio.SelectorEventLoop):
     def call_later(
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        when = self._now_s + delay
+        timer = TimerAt(when, callback, args, self, copy_context() if context is None else context)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, timer))
+        return timer
 
     def cancel_timers(self, is_of: Callable[[Context], bool]) -> None:
         """Cancel the timers that were set in contexts of which ``is_of`` is true."""
@@ -124,7 +160,7 @@ class SimLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         """One turn: everything that is ready now; if nothing is, the clock jumps to the next timer."""
         timers, due = self._timers, self._due
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if due:
             self._stand_still()
@@ -137,12 +173,19 @@ class SimLoop(asyncio.SelectorEventLoop):
             self._stand_still()
         while timers and timers[0][0] <= self._now_s:
             timer = heapq.heappop(timers)[2]
-            if not timer.cancelled():
+            if not timer._cancelled:
                 due.append(timer)
+        standing = self._standing
         for _ in range(len(due)):  # what these make ready belongs to the next turn
             handle = due.popleft()
-            if not handle.cancelled() and not (self._standing and self._stands(handle)):
-                handle._run()
+            if handle._cancelled or (standing and self._stands(handle)):
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # border: a callback's bug, as asyncio takes it
+                self.call_exception_handler({"message": f"failure in {handle!r}", "exception": error})
 
     def _stand_still(self) -> None:
         self._still_turns += 1
