@@ -69,6 +69,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--docs", action="store_true", help="write the table into docs/mutants.md")
     arguments = parser.parse_args()
+    if arguments.docs and arguments.only:
+        parser.error("--docs writes the table of all mistakes")
     began_s = time.monotonic()
     mistakes = chosen(arguments.only)
     tasks = tasks_of(mistakes, arguments.first, arguments.seeds)
