@@ -23,6 +23,8 @@ from .lane_writes import LaneWrites
 
 _CLOSED = -1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_BROKEN = (errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN)
+"""Of ``open``: the file system or what is below it is over. Others say something about the file."""
 
 SECTOR_BYTES = 4096
 """Unit of direct writes. A power cut is taken to leave each sector of a disk (512 B or more) old or new."""
@@ -123,7 +125,17 @@ class Disk(Protocol):
         ...
 
     def open(self, path: str, *, create: bool = False) -> DiskFile:
-        """Open to read and write; ``create``: it must not exist. FileNotFoundError, FileExistsError."""
+        """Open to read and write; ``create``: it must not exist. FileNotFoundError, FileExistsError, FsError
+        ENOSPC, DiskFailed (also: it is not on the file system that ``attach`` found)."""
+        ...
+
+    def attach(self, path: str) -> None:
+        """The file system that has this directory now is the disk's own, for ``open`` and ``probe``."""
+        ...
+
+    def probe(self, path: str) -> None:
+        """Look whether the directory is still on the disk's own file system, and that can be written to.
+        Waits for the disk. Raises DiskFailed."""
         ...
 
     def writes(self) -> Writes:
@@ -131,7 +143,7 @@ class Disk(Protocol):
         ...
 
     def exists(self, path: str) -> bool:
-        """Whether a file or directory is there."""
+        """Whether a file or directory is there. OSError: that cannot be seen."""
         ...
 
     def make_directory(self, path: str) -> None:
@@ -167,7 +179,8 @@ class Disk(Protocol):
         ...
 
     def space(self, path: str) -> DiskSpace:
-        """Space of the file system under ``path``."""
+        """Space of the file system under ``path``. None of it where that cannot be seen: then the disk has
+        failed, and the next call that may raise says so."""
         ...
 
 
@@ -302,6 +315,7 @@ class OsDisk:
         self._pool: ThreadPoolExecutor | None = None
         self._open_count = 0
         self._failure: str | None = None
+        self._device: int | None = None
         self._locks: dict[str, int] = {}
 
     @property
@@ -323,9 +337,39 @@ class OsDisk:
         flags = os.O_RDWR | os.O_CLOEXEC
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        file = OsFile(self, path, os.open(path, flags, 0o600))
+        descriptor = self._open(path, flags)
+        if self._device is not None and os.fstat(descriptor).st_dev != self._device:
+            os.close(descriptor)
+            if create:
+                os.unlink(path)  # what is written there would be hidden when the disk is mounted again
+            raise self.fail(f"{path} is on another file system: the disk's own was unmounted")
+        file = OsFile(self, path, descriptor)
         self._open_count += 1
         return file
+
+    def _open(self, path: str, flags: int) -> int:
+        try:
+            return os.open(path, flags, 0o600)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise fs_error(errno.ENOSPC, "the disk is full", path) from error
+            if error.errno in _BROKEN:
+                raise self.fail(f"open {path}: {error.strerror}") from error
+            raise
+
+    def attach(self, path: str) -> None:
+        self._device = os.stat(path).st_dev
+
+    def probe(self, path: str) -> None:
+        self.check()
+        try:
+            device, flags = os.stat(path).st_dev, os.statvfs(path).f_flag
+        except OSError as error:
+            raise self.fail(f"look at {path}: {error.strerror}") from error
+        if self._device is not None and device != self._device:
+            raise self.fail(f"{path} is on another file system: the disk's own was unmounted")
+        if flags & os.ST_RDONLY:
+            raise self.fail(f"{path} is on a file system that can only be read now")
 
     def file_closed(self) -> None:
         """Called by a file; with the last one the write lanes end."""
@@ -349,7 +393,11 @@ class OsDisk:
             self._pool = None
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(path)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True  # any other error is one: what cannot be looked at must not be made anew
 
     def make_directory(self, path: str) -> None:
         if os.path.isdir(path):
@@ -390,13 +438,14 @@ class OsDisk:
 
     def sync_directory(self, path: str) -> None:
         self.check()
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise self.fail(f"sync directory {path}: {error.strerror}") from error
-        finally:
-            os.close(descriptor)
 
     def lock(self, path: str) -> bool:
         if path in self._locks:
@@ -416,7 +465,11 @@ class OsDisk:
             os.close(descriptor)
 
     def space(self, path: str) -> DiskSpace:
-        figures = os.statvfs(path)
+        try:
+            figures = os.statvfs(path)
+        except OSError as error:
+            self.fail(f"space of {path}: {error.strerror}")
+            return DiskSpace(0, 0)
         return DiskSpace(figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize)
 
 

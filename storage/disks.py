@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fs3.clock import Clock
-from fs3.errors import Fs3Error, InvalidRequest
+from fs3.errors import CorruptData, Fs3Error, InvalidRequest
 from fs3.ids import Generation, NodeId, TargetId, target_id
 
 from .disk import Disk
@@ -28,6 +28,10 @@ from .node_state import (
     unpack_node,
 )
 
+NEW_DISK = "disk.new"
+"""A file of this name, made by an operator, says of an empty disk that it is new in its place. Its stores are
+others than those that the cluster knew: they enter their chains by being copied to."""
+
 OpenDisk = Callable[[str], Disk]
 OpenIndex = Callable[[Disk], Callable[[str], Index]]
 
@@ -38,6 +42,8 @@ class OpenedTarget:
 
     target: TargetId
     disk: Disk
+    directory: str
+    """Of the disk."""
     store: ChunkStore | None
     reason: str = ""
 
@@ -98,49 +104,65 @@ def open_targets(
         ]
         try:
             _make_ready(home, disk, directory, number)
+            disk.attach(directory)
+            disk.probe(directory)
         except (Fs3Error, OSError) as error:
-            opened += [OpenedTarget(target, disk, None, str(error)) for target in targets]
+            opened += [OpenedTarget(target, disk, directory, None, str(error)) for target in targets]
             continue
         parts = EngineParts(disk, open_index(disk), clock)
-        opened += [
-            _open_store(f"{directory}/target-{target:x}", target, parts, settings, draw_store_id)
-            for target in targets
-        ]
+        opened += [_open_store(directory, target, parts, settings, draw_store_id) for target in targets]
     return opened
 
 
 def _make_ready(home: NodeDirectory, disk: Disk, directory: str, number: int) -> None:
     """Check that the disk is the one that belongs here; take a new one into use."""
-    path = f"{directory}/disk.state"
+    path, token = f"{directory}/disk.state", f"{directory}/{NEW_DISK}"
     data = _read_sector(disk, path)
     found = unpack_disk(data) if data is not None else None
     expected = DiskState(home.state.node, number)
-    if found == expected:
-        return
-    if found is not None:
+    if found is not None and found != expected:
         raise InvalidRequest(f"{directory} is disk {found.disk_number} of node {found.node}")
-    if number < home.state.disk_count:
-        raise InvalidRequest(f"{directory} was in use, and is empty now: is the disk mounted?")
-    disk.make_directory(directory)
-    _write_sector(disk, path, pack_disk(expected))
-    home.set_disk_count(number + 1)
+    if found is None:
+        if number < home.state.disk_count and not disk.exists(token):
+            raise InvalidRequest(
+                f"{directory} was in use, and is empty now: is the disk mounted? If this is an empty disk in "
+                f"its place, make a file {token}"
+            )
+        disk.make_directory(directory)
+        _write_sector(disk, path, pack_disk(expected))
+    if number >= home.state.disk_count:
+        home.set_disk_count(number + 1)
+    if disk.exists(token):  # said once: it must not speak for the next disk
+        disk.remove(token)
+        disk.sync_directory(directory)
 
 
 def _open_store(
-    directory: str,
+    disk_directory: str,
     target: TargetId,
     parts: EngineParts,
     settings: EngineSettings,
     draw_store_id: Callable[[], int],
 ) -> OpenedTarget:
+    directory = f"{disk_directory}/target-{target:x}"
     try:
-        if parts.disk.exists(directory):
+        if _has_store(parts.disk, directory):
             store = ChunkStore.open(directory, target, parts, settings)
         else:
             store = ChunkStore.create(directory, target, draw_store_id(), parts, settings)
     except (Fs3Error, OSError) as error:
-        return OpenedTarget(target, parts.disk, None, str(error))
-    return OpenedTarget(target, parts.disk, store)
+        return OpenedTarget(target, parts.disk, disk_directory, None, str(error))
+    return OpenedTarget(target, parts.disk, disk_directory, store)
+
+
+def _has_store(disk: Disk, directory: str) -> bool:
+    """False: there is nothing of a store, or of one that was never finished. CorruptData: parts of one."""
+    if disk.exists(f"{directory}/index"):
+        return True
+    data = f"{directory}/data"
+    if disk.exists(data) and disk.list_directory(data):
+        raise CorruptData(f"{directory} has chunks and no index: what is left of a store is not made anew")
+    return False
 
 
 def _read_sector(disk: Disk, path: str) -> bytes | None:

@@ -36,6 +36,7 @@ from fs3.rpc.settings import ServerSettings
 from fs3.tasks import TaskScope
 
 from .access import Access
+from .disk_watch import watch_disks
 from .disks import NodeDirectory, OpenDisk, OpenedTarget, OpenIndex, open_targets
 from .dropping import RETENTION, Dropping, RetentionSettings
 from .engine.versions import EngineSettings
@@ -179,7 +180,9 @@ class StorageServer:
         self._scope.spawn("space", self._watch_space(self.targets))
         self._scope.spawn("dropping", self.dropping.run(self.targets.online))
         assert self.scrub is not None
-        self.scrub.start(self.targets.by_disk())
+        disks = self.targets.by_disk()
+        self.scrub.start([runners for _, _, runners in disks])
+        watch_disks(disks, parts.lanes, self._scope)
 
     def _open(self) -> tuple[Generation, list[OpenedTarget]]:
         """In a lane: the node's directory, this run's number, the stores."""

@@ -14,6 +14,7 @@ from fs3.metrics import Metrics
 from fs3.routing import ChainInfo, LocalState, RoutingInfo
 from fs3.wire.mgmtd import TargetReport
 
+from .disk import Disk
 from .disks import OpenedTarget
 from .engine.versions import SpaceInfo
 from .membership import Membership
@@ -90,12 +91,13 @@ class Targets:
         """Those in use, by id."""
         return [self._runners[t] for t in sorted(self._runners) if t not in self._offline]
 
-    def by_disk(self) -> list[list[TargetRunner]]:
-        """Those in use, of each disk that has some."""
-        disks: dict[int, list[TargetRunner]] = {}
+    def by_disk(self) -> list[tuple[Disk, str, list[TargetRunner]]]:
+        """Each disk that has targets in use, its directory, and those."""
+        disks: dict[str, tuple[Disk, str, list[TargetRunner]]] = {}
         for one in self._opened:
             if one.target in self._runners and one.target not in self._offline:
-                disks.setdefault(id(one.disk), []).append(self._runners[one.target])
+                found = disks.setdefault(one.directory, (one.disk, one.directory, []))
+                found[2].append(self._runners[one.target])
         return list(disks.values())
 
     def on_routing(self, routing: RoutingInfo) -> None:

@@ -179,6 +179,8 @@ class SimDisk:
         self.on_cut: Callable[[], None] = lambda: None
         """Told at the moment of the cut, before anybody else sees it."""
         self.cold_share = 0.0
+        self.is_unmounted = False
+        """Probes find another file system; open files stay open."""
         self._off = False
 
     # -- power and faults
@@ -300,6 +302,14 @@ class SimDisk:
         if path not in self._names:
             raise FileNotFoundError(path)
         return SimFile(self, path, self._names[path])
+
+    def attach(self, path: str) -> None:
+        self.check()
+
+    def probe(self, path: str) -> None:
+        self.step("probe")
+        if self.is_unmounted:
+            raise self.fail(f"{path} is on another file system: the disk's own was unmounted (injected)")
 
     def writes(self) -> Writes:
         return _InlineWrites()
