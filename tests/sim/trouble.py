@@ -7,6 +7,7 @@ store) happens beside that. Everything is up again when it is over, and no disk 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from fs3.rng import Rng
 from fs3.tasks import TaskScope
@@ -49,14 +50,15 @@ LASTS_S = (40.0, 90.0)
 class Trouble:
     """What befalls one world."""
 
-    def __init__(self, world: World, rng: Rng) -> None:
+    def __init__(self, world: World, rng: Rng, families: Sequence[type[Source]] | None = None) -> None:
+        """``families``: exactly these; None: some of all, drawn."""
         self._world = world
         self._grip = Grip()
         self._lasts_s = rng.uniform(*LASTS_S)
         self._families = [
             family(world, world.rng(f"trouble/{family.__name__}"), self._grip)
-            for family in FAMILIES
-            if rng.random() < 0.5
+            for family in (FAMILIES if families is None else families)
+            if families is not None or rng.random() < 0.5
         ]
 
     async def run(self) -> None:

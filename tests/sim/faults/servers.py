@@ -16,17 +16,25 @@ STEP_PATIENCE_S = 2.0
 
 
 class StorageNodes(Family):
-    """Storage nodes are killed or lose their power, often in the middle of what they do to a disk."""
+    """Storage nodes stop in order, are killed or lose their power, often amid what they do to a disk."""
 
-    kinds: tuple[str, ...] = tuple(
-        f"storage {how}{where}" for how in ("kill", "power cut") for where in ("", " at the disk")
+    kinds: tuple[str, ...] = (
+        *(f"storage {how}{where}" for how in ("kill", "power cut") for where in ("", " at the disk")),
+        "storage stop",
     )
 
     async def run(self) -> None:
         kinds = self.rng.choice(((False,), (True,), (False, True)))
         while await self.quiet(0.2, 12):
             with self.take(self.world.storage_hosts) as host:
-                if host is not None:
+                if host is None:
+                    continue
+                if self.rng.random() < 0.2:
+                    self.struck("storage stop")
+                    await self.world.stop(host)
+                    await self.outage()
+                    await self.world.boot(host)
+                else:
                     await self._once(host, self.rng.choice(kinds))
 
     async def _once(self, host: str, power: bool) -> None:
