@@ -113,7 +113,7 @@ def wait_gone(files: ProcessFiles, timeout_s: float) -> bool:
 def _reap() -> None:
     for pid, child in list(_CHILDREN.items()):
         if child.poll() is not None:
-            del _CHILDREN[pid]
+            _CHILDREN.pop(pid, None)  # threads may look at the same time
 
 
 def log_tail(files: ProcessFiles, line_count: int = 15) -> str:

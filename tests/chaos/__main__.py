@@ -41,6 +41,7 @@ def arguments_of(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=system_rng().randrange(1 << 31))
     parser.add_argument("--only", default="", help="kinds of faults whose names have this in them")
+    parser.add_argument("--without", default="", help="leave out kinds whose names have this in them")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--directory", type=Path, default=ROOT / "build" / "chaos")
     return parser.parse_args(words)
@@ -56,6 +57,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     machine = look_around()
     kinds = [kind for kind in possible(machine) if arguments.only in kind.name]
+    if arguments.without:
+        kinds = [kind for kind in kinds if arguments.without not in kind.name]
     if not kinds:
         click.echo(f"no kind that is possible here is called {arguments.only!r}; there are:")
         click.echo("\n".join(f"    {kind.name}" for kind in KINDS))

@@ -36,11 +36,6 @@ class Operation:
         """It was answered, and not with an error."""
         return self.end_s < math.inf
 
-    @property
-    def took_s(self) -> float:
-        """inf: it never ended."""
-        return self.end_s - self.start_s
-
 
 @dataclass(slots=True)
 class History:
@@ -62,11 +57,18 @@ class History:
         """Writes that were answered."""
         return sum(o.kind == "write" and o.is_done for o in self.operations)
 
-    def longest_s(self, kinds: Iterable[str], since_s: float = -math.inf, until_s: float = math.inf) -> float:
-        """The longest operation of these kinds, of those under way at some time between the two."""
+    def longest_s(
+        self,
+        kinds: Iterable[str],
+        since_s: float = -math.inf,
+        until_s: float = math.inf,
+        clip_s: float = math.inf,
+    ) -> float:
+        """The longest operation of these kinds, of those under way at some time between the first two; what
+        is after ``clip_s`` does not count."""
         wanted = frozenset(kinds)
         return max(
-            (o.took_s for o in self.operations
+            (min(o.end_s, clip_s) - o.start_s for o in self.operations
              if o.kind in wanted and o.is_done and o.start_s <= until_s and since_s <= o.end_s),
             default=0.0,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def report_of(outcome: Outcome) -> dict[str, object]:
     excused = Counter(excuse(error, faults.struck) for error in history.errors)
     leaked = [f for f in outcome.findings if f["kind"] in LEAKS]
     everything = ("read", "quiet read", "write", "names")
-    stalls = [_stall_s(history, one, everything) for one in faults.struck]
+    stalls = [_stall_s(outcome, one, everything) for one in faults.struck]
     return {
         "faults": len(faults.struck),
         "by_kind": dict(sorted(Counter(one.kind.name for one in faults.struck).items())),
@@ -110,7 +111,7 @@ def too_long(outcome: Outcome) -> list[str]:
         if _is_alone(one, outcome.faults.struck):
             limits = ((("quiet read",), READ_STALL_MAX_S), (("write",), _write_max_s(one)))
             for kinds, limit_s in limits:
-                took_s = _stall_s(outcome.history, one, kinds)
+                took_s = _stall_s(outcome, one, kinds)
                 if took_s > limit_s:
                     found.append(f"{one.kind.name} {one.name}: a {kinds[0]} took {took_s:.1f} s")
     late = [s for s in outcome.faults.ground.served_after_s if s > SERVING_MAX_S]
@@ -127,9 +128,12 @@ def _is_alone(one: Struck, struck: Sequence[Struck]) -> bool:
     return bool(one.name) and not others
 
 
-def _stall_s(history: History, one: Struck, kinds: Sequence[str]) -> float:
-    """The longest operation under way at some time from a fault until it was mended, or shortly after."""
-    return history.longest_s(kinds, one.began_s, max(one.ended_s, one.began_s) + FELT_S)
+def _stall_s(outcome: Outcome, one: Struck, kinds: Sequence[str]) -> float:
+    """The longest operation under way at some time from a fault until it was mended, or shortly after; as far
+    as the next fault."""
+    later = [o.began_s for o in outcome.faults.struck if o.began_s >= one.whole_s]
+    until_s = min([max(one.ended_s, one.began_s) + FELT_S, *later])
+    return outcome.history.longest_s(kinds, one.began_s, until_s, min(later, default=math.inf))
 
 
 def _stalls_by_kind(outcome: Outcome) -> dict[str, dict[str, float]]:
@@ -139,7 +143,7 @@ def _stalls_by_kind(outcome: Outcome) -> dict[str, dict[str, float]]:
         if _is_alone(one, outcome.faults.struck):
             longest = found.setdefault(one.kind.name, {"read": 0.0, "write": 0.0})
             for name, kinds in (("read", ("quiet read",)), ("write", ("write",))):
-                longest[name] = round(max(longest[name], _stall_s(outcome.history, one, kinds)), 2)
+                longest[name] = round(max(longest[name], _stall_s(outcome, one, kinds)), 2)
     return dict(sorted(found.items()))
 
 

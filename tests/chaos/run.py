@@ -51,6 +51,7 @@ class Run:
         self._worker_count = worker_count
         self._logs = directory / "logs"
         self._disks: list[Path] = []
+        self._problems: list[str] = []
 
     def whole(self, kinds: Sequence[Kind], count: int, say: Say) -> Outcome:
         """``count`` faults of these kinds, and the judgement. Leaves nothing behind but files."""
@@ -64,6 +65,7 @@ class Run:
             faults = Faults(ground, kinds, derived_rng(self._seed, "faults"))
             with self._workers(client_file, ground):
                 faults.run(count, say)
+            faults.problems += self._problems
             history = read_logs(sorted(self._logs.glob("worker-*.jsonl")))
             history.operations += written
             outcome = Outcome(self._seed, faults, history)
@@ -133,8 +135,8 @@ class Run:
             for process in running:
                 assert process.stdin is not None
                 process.stdin.close()
-            for process in running:
-                assert process.wait(WORKER_END_S) == 0, "a worker broke off"
+            for number, process in enumerate(running, 1):
+                self._ended(number, process)
         finally:
             for process in running:
                 process.kill()
@@ -142,6 +144,17 @@ class Run:
                 for pipe in (process.stdin, process.stdout):
                     assert pipe is not None
                     pipe.close()
+
+    def _ended(self, number: int, process: subprocess.Popen[bytes]) -> None:
+        """A worker that broke off is a problem; what it has told is judged all the same."""
+        try:
+            code = process.wait(WORKER_END_S)
+        except subprocess.TimeoutExpired:
+            self._problems.append(f"worker {number} does not end")
+            return
+        if code:
+            errors = (self._logs / f"worker-{number}.err").read_text().splitlines()
+            self._problems.append(f"worker {number} broke off: {errors[-1] if errors else code}")
 
     def _worker(self, number: int, client_file: Path, ground: Ground) -> subprocess.Popen[bytes]:
         before = ground.network.enter(CLIENTS[number % len(CLIENTS)]) if ground.network else ()

@@ -23,6 +23,8 @@ from .machine import command, succeeds
 
 SIZE_BYTES = 4 << 30
 SUFFIX = ".fs3chaos.img"
+NEW_DISK = "disk.new"
+"""How an operator says that an empty disk is new in its place (``fs3.storage.disks``)."""
 MAPPED = "fs3chaos-"
 E2FSCK_REPAIRED = 1
 SECTOR_BYTES = 512
@@ -85,6 +87,7 @@ class Volume:
         command(*MAKE[self.kind], self._device)
         self._mount()
         self.data.mkdir()
+        (self.data / NEW_DISK).touch()
 
     def mend(self) -> None:
         """Check the file system and mount it again, as it was. Nothing may have it open."""

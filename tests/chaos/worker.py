@@ -8,6 +8,7 @@ and one when it ends, with times of the machine's clock: a worker that is killed
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -15,6 +16,7 @@ import time
 from typing import Any
 
 import fs3.client
+from fs3.client.blocking_file import File
 from fs3.rng import Rng, derived_rng
 
 from .registers import MIB, Register, content_of, registers, value_of
@@ -37,9 +39,7 @@ class Worker:
         self._count = 0
         self._slots = registers(root)
         self._written = [slot for slot in self._slots if not slot.is_quiet]
-        self._files = {
-            slot.path: filesystem.open(slot.path, "rb" if slot.is_quiet else "r+b") for slot in self._slots
-        }
+        self._files: dict[str, File] = {}
 
     def run(self, stopped: threading.Event) -> None:
         """Until told to stop."""
@@ -54,8 +54,26 @@ class Worker:
 
     def close(self) -> None:
         """Close the files."""
-        for file in self._files.values():
-            file.close()
+        for path in list(self._files):
+            self._close(path)
+
+    def _file(self, slot: Register) -> File | None:
+        """The slot's file, opened if it is not; None: it could not be, which is told."""
+        file = self._files.get(slot.path)
+        if file is None:
+            count = self._begin("names", path=slot.path)
+            try:
+                file = self._filesystem.open(slot.path, "rb" if slot.is_quiet else "r+b")
+            except OSError as error:
+                self._failed(count, error)
+                return None
+            self._files[slot.path] = file
+            self._tell(end=count)
+        return file
+
+    def _close(self, path: str) -> None:
+        with contextlib.suppress(OSError):  # of a write that failed: that has been told
+            self._files.pop(path).close()
 
     def _tell(self, **fields: object) -> None:
         self._log.write(json.dumps({"at_s": time.monotonic(), **fields}) + "\n")
@@ -70,21 +88,25 @@ class Worker:
         self._tell(end=count, error=f"{type(error).__name__}: {error}", errno=error.errno)
 
     def _write(self, slot: Register) -> None:
+        if (file := self._file(slot)) is None:
+            return
         value = self._number << 32 | (self._count + 1)
         count = self._begin("write", register=slot.name, value=value)
         try:
-            file = self._files[slot.path]
             file.pwrite(content_of(value, slot.size_bytes), slot.offset_bytes)
             file.fsync()  # a write is acknowledged then: before, it may wait in this process
         except OSError as error:
             self._failed(count, error)
+            self._close(slot.path)  # a handle that has lost bytes says so until it is closed
         else:
             self._tell(end=count)
 
     def _read(self, slot: Register) -> None:
+        if (file := self._file(slot)) is None:
+            return
         count = self._begin("quiet read" if slot.is_quiet else "read", register=slot.name)
         try:
-            content = self._files[slot.path].pread(slot.size_bytes, slot.offset_bytes)
+            content = file.pread(slot.size_bytes, slot.offset_bytes)
         except OSError as error:
             self._failed(count, error)
         else:
