@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from ..errors import CapabilityExpired, Unauthenticated
 from ..ids import ClientSessionId, Epoch, InodeId
-from .keys import ClusterKey, check_proof, proof
+from .keys import ClusterKey, Prover, check_proof
 
 CAPABILITY_VERSION = 1
 CAPABILITY_MS = 600_000
@@ -66,7 +66,7 @@ class CapabilitySigner:
 
     def __init__(self, key: ClusterKey) -> None:
         self._key_id = key.key_id
-        self._key = key.derive("capability")
+        self._prover = Prover(key.derive("capability"), b"capability")
 
     def sign(self, capability: Capability) -> bytes:
         """The 64 bytes to give to the client."""
@@ -83,7 +83,7 @@ class CapabilitySigner:
             capability.checked_s,
             capability.expires_ms,
         )
-        return body + proof(self._key, b"capability", body)[:SIGNATURE_BYTES]
+        return body + self._prover.proof(body)[:SIGNATURE_BYTES]
 
     def verify(self, data: bytes, now_ms: int) -> Capability:
         """The capability in ``data``, genuine and valid at cluster time ``now_ms``.
@@ -99,7 +99,7 @@ class CapabilitySigner:
         )
         if key_id != self._key_id:
             raise CapabilityExpired(f"capability is signed by key {key_id}, the cluster's is {self._key_id}")
-        check_proof(proof(self._key, b"capability", body)[:SIGNATURE_BYTES], signature, "capability")
+        check_proof(self._prover.proof(body)[:SIGNATURE_BYTES], signature, "capability")
         if now_ms >= expires_ms:
             raise CapabilityExpired(f"capability for inode {inode:x} ended {now_ms - expires_ms} ms ago")
         return Capability(

@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from ..errors import InvalidRequest, WrongCluster
 from ..ids import Generation, NodeId
-from .keys import ClusterKey, check_proof, proof
+from .keys import ClusterKey, Prover, check_proof
 
 MAGIC = 0x6466
 DATAGRAM_VERSION = 1
@@ -41,8 +42,7 @@ WINDOW = 1024
 """Sequences below the highest one by this much or more count as seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(msgspec.Struct, frozen=True):
     """One datagram, genuine."""
 
     purpose: int
@@ -59,9 +59,9 @@ class DatagramSigner:
     """Seals and opens datagrams under one cluster key."""
 
     def __init__(self, key: ClusterKey) -> None:
-        self._cluster = key.cluster.encode("ascii")
-        self._cluster_tag = hashlib.sha256(self._cluster).digest()[:8]
-        self._key = key.derive("datagram")
+        cluster = key.cluster.encode("ascii")
+        self._cluster_tag = hashlib.sha256(cluster).digest()[:8]
+        self._prover = Prover(key.derive("datagram"), b"datagram", cluster)
 
     def seal(self, datagram: Datagram) -> bytes:
         """The bytes to send. InvalidRequest when the body is too long for a datagram."""
@@ -94,7 +94,7 @@ class DatagramSigner:
         return Datagram(purpose, NodeId(sender), Generation(generation), sequence, nonce, body)
 
     def _sign(self, head: bytes, body: bytes) -> bytes:
-        return proof(self._key, b"datagram", self._cluster, head, body)[:SIGNATURE_BYTES]
+        return self._prover.proof(head, body)[:SIGNATURE_BYTES]
 
 
 class ReplayWindow:

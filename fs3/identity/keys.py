@@ -19,6 +19,10 @@ from ..errors import Unauthenticated
 SECRET_BYTES = 32
 NONCE_BYTES = 16
 CLUSTER_NAME_BYTES_MAX = 64
+_BLOCK_BYTES = 64
+"""Of SHA-256; RFC 2104 says what HMAC does with it."""
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,34 @@ class ClusterKey:
 
 def proof(key: bytes, purpose: bytes, *parts: bytes) -> bytes:
     """HMAC-SHA256 over the parts, each with its length before it: no two lists give the same bytes."""
-    text = b"".join(len(part).to_bytes(4, "little") + part for part in (purpose, *parts))
-    return hmac.digest(key, text, hashlib.sha256)
+    return hmac.digest(key, _joined((purpose, *parts)), hashlib.sha256)
+
+
+def _joined(parts: tuple[bytes, ...]) -> bytes:
+    return b"".join([len(part).to_bytes(4, "little") + part for part in parts])
+
+
+class Prover:
+    """Makes many proofs under one key that begin with the same parts: what all share is hashed only once.
+
+    ``Prover(key, purpose, *first).proof(*rest)`` is ``proof(key, purpose, *first, *rest)`` in less than half
+    the time.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes, purpose: bytes, *first: bytes) -> None:
+        block = key.ljust(_BLOCK_BYTES, b"\0")
+        assert len(block) == _BLOCK_BYTES, len(key)
+        self._inner = hashlib.sha256(block.translate(_INNER_PAD) + _joined((purpose, *first)))
+        self._outer = hashlib.sha256(block.translate(_OUTER_PAD))
+
+    def proof(self, *rest: bytes) -> bytes:
+        """See ``proof``."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(_joined(rest))
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 def check_proof(expected: bytes, given: bytes, what: str) -> None:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
-
-import msgspec
+from typing import Protocol
 
 from ..errors import Fs3Error, InvalidRequest
 from ..identity.datagram import NO_NONCE, Datagram, DatagramSigner, ReplayWindow
@@ -38,8 +36,6 @@ ACKS_OPEN_MAX = 64
 PAIRS_MAX = 2048
 """Chains in one ask; a pair of nodes with more of them uses several datagrams."""
 UNREACHABLE_MAX = 64
-
-M = TypeVar("M", bound=msgspec.Struct)
 
 
 @dataclass(slots=True)
@@ -164,14 +160,16 @@ class Correspondence:
             self._probes.look(now_s)
 
     def _send_due(self, now_s: float) -> None:
-        primary_silent_s = min((pace.silent_s(now_s) for pace in self._mgmtds.values()), default=0.0)
-        for node, pace in self._mgmtds.items():
-            if pace.is_due(now_s):
+        due = [(node, pace) for node, pace in self._mgmtds.items() if pace.is_due(now_s)]
+        if due:
+            primary_silent_s = min(pace.silent_s(now_s) for pace in self._mgmtds.values())
+            beacon = self._beacon(now_s)
+            for node, pace in due:
                 # a standby never answers: RPC only when nobody does
                 by_rpc = pace.wants_rpc(now_s) and primary_silent_s >= self._timing.rpc_after_s
-                self._send(node, pace, [self._beacon(node, now_s)])
+                self._send(node, pace, [self._sealed(beacon, node, now_s)])
                 if by_rpc:
-                    self._call(node, pace, [self._beacon(node, now_s)])
+                    self._call(node, pace, [self._sealed(beacon, node, now_s)])
         for node, pace in self._peers.items():
             if pace.is_due(now_s):
                 by_rpc = pace.wants_rpc(now_s)
@@ -213,15 +211,14 @@ class Correspondence:
             request = ExchangeRequest(datagram=reply)
             await self._components.caller.call(info.address, EXCHANGE, request, timeout_s=RPC_TIMEOUT_S)
 
-    def _seal(self, purpose: Purpose, body: msgspec.Struct, nonce: bytes = NO_NONCE) -> bytes:
+    def _seal(self, purpose: Purpose, body: bytes, nonce: bytes = NO_NONCE) -> bytes:
         self._sequence += 1
         return self._signer.seal(
-            Datagram(
-                purpose, self._settings.node, self._leases.generation, self._sequence, nonce, encode(body)
-            )
+            Datagram(purpose, self._settings.node, self._leases.generation, self._sequence, nonce, body)
         )
 
-    def _beacon(self, mgmtd: NodeId, now_s: float) -> bytes:
+    def _beacon(self, now_s: float) -> tuple[bytes, Pairs]:
+        """What all mgmtds are told now, encoded, and the acknowledgements in it."""
         waiting = [(c, v) for c, v in self._member.acknowledged.items() if self._confirmed.get(c) != v]
         acks = tuple(waiting[:ACKNOWLEDGED_MAX])
         without = self._leases.chains_without(now_s)
@@ -232,6 +229,11 @@ class Correspondence:
             unreachable=tuple(self.unreachable(now_s)),
             no_lease_ms=int(max((since_s for _, since_s in without), default=0.0) * 1000),
         )
+        return encode(body), acks
+
+    def _sealed(self, beacon: tuple[bytes, Pairs], mgmtd: NodeId, now_s: float) -> bytes:
+        """A beacon as it goes to one mgmtd."""
+        body, acks = beacon
         data = self._seal(Purpose.BEACON, body, self._nonces.get(mgmtd, NO_NONCE))
         self._leases.sent_beacon(mgmtd, self._sequence, now_s)
         if acks:
@@ -244,7 +246,7 @@ class Correspondence:
         pairs = self._asks.get(peer, ())
         found = []
         for first in range(0, len(pairs), PAIRS_MAX):
-            found.append(self._seal(Purpose.ASK, Ask(pairs=pairs[first : first + PAIRS_MAX])))
+            found.append(self._seal(Purpose.ASK, encode(Ask(pairs=pairs[first : first + PAIRS_MAX]))))
             self._leases.sent_ask(peer, self._sequence, now_s)
         return found
 
@@ -326,7 +328,7 @@ class Correspondence:
             self._member.acknowledged,
             self._clock.boot_s(),
         )
-        return self._seal(Purpose.ANSWER, answer)
+        return self._seal(Purpose.ANSWER, encode(answer))
 
     def _on_answer(self, datagram: Datagram, answer: Answer) -> bytes | None:
         pace = self._peers.get(datagram.sender)
@@ -337,7 +339,7 @@ class Correspondence:
         pace.answered()
         self._learn(answer.newer)
         records = self._leases.records(answer.wanted)
-        return self._seal(Purpose.RECORDS, Records(chains=records)) if records else None
+        return self._seal(Purpose.RECORDS, encode(Records(chains=records))) if records else None
 
     def _learn(self, chains: tuple[ChainInfo, ...]) -> None:
         for info in chains:
