@@ -478,9 +478,9 @@ class Replica:
 
     def on_tick(self, now_s: float) -> list[Effect]:
         """Send again what is unresolved; give up what is late. To be called a few times a second."""
-        effects: list[Effect] = []
-        for work in list(self._chunks.values()):
-            effects += self._expire(work, now_s)
+        if not (self._chunks or self._settles or self.decrees):
+            return []  # as nearly always
+        effects = [effect for work in list(self._chunks.values()) for effect in self._expire(work, now_s)]
         effects += self._settles.on_tick(now_s)
         if self.gate.standing is not None:
             effects += self.decrees.on_tick(self.gate.standing, now_s)

@@ -39,6 +39,9 @@ class Settles:
         self._waiting[ticket] = _Settle(deadline_s, dict.fromkeys(pending))
         return []
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def on_resolved(self, chunk: ChunkId) -> list[Effect]:
         """A pending version of ``chunk`` was committed."""
         effects: list[Effect] = []
