@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,8 @@ RETRANSMIT_S = 0.2
 BROKEN_AFTER_S = 15.0
 """A stream whose link is cut for this long breaks at both ends."""
 
+_DELIVERY = struct.Struct("<dI")
+"""Loop time and CRC-32 of a delivery, as the trace has them."""
 
 Plane = Literal["all", "datagrams", "streams"]
 
@@ -81,7 +84,8 @@ class Weather:
     def note(self, source: str, destination: str, data: bytes) -> None:
         """A delivery: the trace is a sum over who, to whom, what and when."""
         self.delivered_count += 1
-        self._trace.update(f"{self.loop.time()!r} {source} {destination} {zlib.crc32(data)}\n".encode())
+        self._trace.update(_DELIVERY.pack(self.loop.time(), zlib.crc32(data)))
+        self._trace.update(f"{source} {destination}\n".encode())
 
     @property
     def trace(self) -> str:
