@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+from collections.abc import Iterator
 
 import pytest
 
+from fs3.client.file import AsyncFile
 from fs3.kv.faults import FaultRates
 from fs3.layout import Layout
 from fs3.tasks import TaskScope
@@ -53,38 +56,45 @@ class Counter:
     async def write(self, index: int) -> None:
         """A client's part of the counting: every third block."""
         rng, client = self._world.rng(f"writer{index}"), self._world.clients[index]
-        async with await client.open(f"{DIRECTORY}/counter", "r+b") as file:
-            while not self._is_over:
-                block = rng.randrange(index, BLOCKS, 3)
-                value = self._begun[block] = self._begun[block] + 1
-                began_s = self._world.loop.time()
-                try:
-                    await file.pwrite(value.to_bytes(8, "little") * (BLOCK_BYTES // 8), block * CHUNK_BYTES)
-                    await file.fsync()
-                except OSError as error:
-                    if error.errno != errno.ENOSPC or not self._world.may_be_full(began_s):
-                        raise
-                else:
-                    self._acknowledged[block] = value
-                await asyncio.sleep(rng.uniform(0, 0.3))
+        with self._unless_full():
+            async with await client.open(f"{DIRECTORY}/counter", "r+b") as file:
+                while not self._is_over:
+                    with self._unless_full():
+                        await self._count(file, rng.randrange(index, BLOCKS, 3))
+                    await asyncio.sleep(rng.uniform(0, 0.3))
+
+    async def _count(self, file: AsyncFile, block: int) -> None:
+        value = self._begun[block] = self._begun[block] + 1
+        await file.pwrite(value.to_bytes(8, "little") * (BLOCK_BYTES // 8), block * CHUNK_BYTES)
+        await file.fsync()
+        self._acknowledged[block] = value
+
+    @contextlib.contextmanager
+    def _unless_full(self) -> Iterator[None]:
+        began_s = self._world.loop.time()
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self._world.may_be_full(began_s):
+                raise
 
     async def read(self, index: int) -> None:
         """Another one reads what it likes."""
         rng, client = self._world.rng(f"reader{index}"), self._world.clients[index]
         async with await client.open(f"{DIRECTORY}/counter", "rb") as file:
             while not self._is_over:
-                await self._read(file.pread, rng.randrange(BLOCKS))
+                await self._read(file, rng.randrange(BLOCKS))
                 await asyncio.sleep(rng.uniform(0, 0.1))
 
     async def read_all(self) -> None:
         """What was acknowledged last is there."""
         async with await self._world.clients[0].open(f"{DIRECTORY}/counter", "rb") as file:
             for block in range(BLOCKS):
-                await self._read(file.pread, block)
+                await self._read(file, block)
 
-    async def _read(self, pread: object, block: int) -> None:
+    async def _read(self, file: AsyncFile, block: int) -> None:
         least = self._acknowledged[block]
-        data = await pread(BLOCK_BYTES, block * CHUNK_BYTES)  # type: ignore[operator]  # of AsyncFile
+        data = await file.pread(BLOCK_BYTES, block * CHUNK_BYTES)
         value = int.from_bytes(data[:8], "little")
         self.read_count += 1
         assert data == value.to_bytes(8, "little") * (BLOCK_BYTES // 8), f"block {block} is torn"

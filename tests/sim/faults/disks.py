@@ -9,6 +9,7 @@ chains that are whole rot: else more than the replication bears could be lost.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
 
 from fs3.errors import Fs3Error
@@ -17,11 +18,14 @@ from fs3.storage.engine.versions import Region
 from fs3.storage.runner import TargetRunner
 
 from ..standing import is_whole, others_serve
+from ..workload import DIRECTORY
 from .family import Family
 
 CALLS = ("pwrite", "sync", "preallocate", "index")
 STRIKES_WITHIN_S = 5.0
 REPLACED_WITHIN_S = 20.0
+FILLED_CHUNKS = 120
+CHUNK_BYTES = 64 * 1024
 SCRUBBED_WITHIN_S = 60.0
 
 
@@ -41,20 +45,42 @@ class SlowDisks(Family):
 
 
 class FullDisks(Family):
-    """Something else takes the space of a disk, and gives it back."""
+    """Something else takes the space of a disk, while a client writes more than has been taken of it before;
+    then the space is given back, and the client's file removed."""
 
-    kinds: tuple[str, ...] = ("full disk",)
+    kinds: tuple[str, ...] = ("full disk", "write refused: full")
 
     async def run(self) -> None:
-        world = self.world
+        world, count = self.world, 0
         while await self.quiet(1, 15):
             with self.take(world.storage_hosts) as host:
                 if host is None:
                     continue
+                count += 1
                 self.struck("full disk")
                 world.fill(host, self.rng.choice((0, 1 << 16, 1 << 20)))
-                await asyncio.sleep(self.rng.uniform(0.5, 8))
+                filling = world.scope.start("filler", self._fill(f"filler{count}"))
+                await asyncio.sleep(self.rng.uniform(1, 8))
                 world.make_room(host)
+                await filling
+
+    async def _fill(self, host: str) -> None:
+        """What is refused is not written; what is stuck in the middle of a chain goes on with the space."""
+        fs, rpc, scope = await self.world.make_client(host)
+        path = f"{DIRECTORY}/{host}"
+        try:
+            async with await fs.open(path, "wb") as file:
+                for number in range(FILLED_CHUNKS):
+                    await file.pwrite(bytes([number % 251 + 1]) * CHUNK_BYTES, number * CHUNK_BYTES)
+                await file.fsync()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self.struck("write refused: full")
+        await fs.remove(path)
+        await fs.close()
+        await scope.aclose()
+        await rpc.aclose()
 
 
 class FailingDisks(Family):
