@@ -177,6 +177,8 @@ class ChainCaller:
         A member that is silent leaves its chain after some seconds; whoever waited for it to the end of the
         attempt, and met it once more just before it left, would wait twice.
         """
+        if asyncio.current_task() is None:
+            await asyncio.sleep(0)  # a handler that has not waited yet: it is a task from here on
         loop = asyncio.get_running_loop()
         guard = asyncio.timeout(None)
         timer: asyncio.TimerHandle | None = None
