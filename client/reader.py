@@ -67,6 +67,8 @@ TRIES_KEPT = 2
 ONE_REPLICA_BYTES = 1 << 20
 """Of one read: so much of a chain's bytes go to one replica before the choice is made again."""
 REFRESH_TIMEOUT_S = 0.5
+SILENCE_LOOK_S = 0.05
+"""How often a late request without a hedge looks whether its server answers others."""
 TOGETHER_BYTES = 256 * 1024
 """Small pieces go to one server up to this, before others are asked as well."""
 NOT_CHOSEN = ("", -1)
@@ -241,13 +243,14 @@ class Reader:
         self.hedges.earn()
         if not self._settings.hedge:
             return await self._call(session, batch, sink, deadline_s)
+        started_s = self._clock.boot_s()
         first = self._scope.start("read first", self._call(session, batch, sink, deadline_s))
         second: asyncio.Task[None] | None = None
         try:
             await asyncio.wait((first,), timeout=self.latencies.hedge_after_s(batch.bytes))
             if not first.done():
                 self.replicas.suspect(batch.address, self._clock.boot_s())
-                if self.hedges.spend():
+                if await self._may_hedge(batch.address, first, started_s):
                     hedge = self._hedge(session, batch, sink, first, deadline_s)
                     second = self._scope.start("read hedge", hedge)
                     await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
@@ -259,6 +262,14 @@ class Reader:
         finally:
             await end_tasks([first] if second is None else [second, first])
 
+    async def _may_hedge(self, address: str, first: asyncio.Task[Fs3Error | None], started_s: float) -> bool:
+        """Whether to ask another replica: at once while the budget lasts, else when the server is silent."""
+        while not first.done():
+            if self.hedges.spend() or self.replicas.is_silent(address, started_s, self._clock.boot_s()):
+                return True
+            await asyncio.wait((first,), timeout=SILENCE_LOOK_S)
+        return False
+
     async def _hedge(
         self,
         session: Session,
@@ -267,32 +278,59 @@ class Reader:
         first: asyncio.Task[Fs3Error | None],
         deadline_s: float,
     ) -> None:
-        """Read what the first call has not brought from other replicas; if all of it comes, end the first."""
+        """Read what the first call has not brought from other replicas, one after the other if need be; if
+        all of it comes, end the first."""
         self.counters.hedges += 1
-        wanted = sink.missing()
-        copies = [_elsewhere(batch.pieces[at], batch.address) for at in wanted]
-        try:
-            batches = self.plan(copies)
-        except StaleRouting:
-            return
-        if any(other.address == batch.address for other in batches):
-            return  # there is no other replica
-        for other in batches:
-            copy_sink = ReadSink(other.pieces)
-            self.replicas.begin(other.address, other.bytes)
+        tried: tuple[str, ...] = (batch.address,)
+        while True:
+            wanted = sink.missing()
+            copies = [_elsewhere(batch.pieces[at], tried) for at in wanted]
             try:
-                failure = await self._call(session, other, copy_sink, deadline_s)
-            finally:
-                self.replicas.end(other.address, other.bytes)
-            if failure is not None or copy_sink.missing():
-                self.doubt(other, copy_sink)
-                return  # the first call is still there for it, and the next round
+                batches = self.plan(copies)
+            except StaleRouting:
+                return
+            asked = tuple([other.address for other in batches])
+            if any(address in tried for address in asked):
+                return  # there is no other replica: the first call is still there for it, and the next round
+            tried += asked
+            if await self._read_copies(session, batches, tried, deadline_s):
+                break
         await end_tasks([first])  # from here on no byte of it can arrive
         for at, copy in zip(wanted, copies, strict=True):
             if not sink.done[at]:
                 sink.views[at][:] = copy.view
                 sink.done[at] = 1
         self.counters.hedges_won += 1
+
+    async def _read_copies(
+        self, session: Session, batches: list[FileBatch], tried: Sequence[str], deadline_s: float
+    ) -> bool:
+        """Whether all of it came; not waiting long where there are more replicas to ask."""
+        for other in batches:
+            sink = ReadSink(other.pieces)
+            self.replicas.begin(other.address, other.bytes)
+            try:
+                async with asyncio.timeout(self._patience_s(other, tried)):
+                    failure = await self._call(session, other, sink, deadline_s)
+            except TimeoutError:
+                self.replicas.suspect(other.address, self._clock.boot_s())
+                return False
+            finally:
+                self.replicas.end(other.address, other.bytes)
+            if failure is not None or sink.missing():
+                self.doubt(other, sink)
+                return False
+        return True
+
+    def _patience_s(self, batch: FileBatch, tried: Sequence[str]) -> float | None:
+        """How long to wait for a copy; None: nobody else could be asked for it."""
+        routing = self._routing.routing
+        for piece in batch.pieces:
+            info = routing.chains.get(piece.chain)
+            members = info.serving if info is not None else ()
+            if all(routing.address_of(member.target) in (None, *tried) for member in members):
+                return None
+        return self.latencies.hedge_after_s(batch.bytes)
 
     async def _call(
         self, session: Session, batch: FileBatch, sink: ReadSink[OpenFile], deadline_s: float
@@ -317,7 +355,7 @@ class Reader:
     def note(self, batch: FileBatch, took_s: float) -> None:
         """A request was answered."""
         self.latencies.note(batch.bytes, took_s)
-        self.replicas.trust(batch.address)
+        self.replicas.trust(batch.address, self._clock.boot_s())
         self.counters.requests += 1
         self.counters.bytes += batch.bytes
 
@@ -415,11 +453,11 @@ class Reader:
                 return  # mgmtd is away: what we know may still be right
 
 
-def _elsewhere(piece: FilePiece, not_at: str) -> FilePiece:
+def _elsewhere(piece: FilePiece, not_at: Sequence[str]) -> FilePiece:
     """The same range for another replica, into memory of its own."""
     room = fresh_memory(piece.length_bytes)
     copy = Piece(piece.file, piece.chain, piece.chunk, piece.offset_bytes, piece.length_bytes, room)
-    copy.tries = (*piece.tries, not_at)
+    copy.tries = (*piece.tries, *not_at)
     return copy
 
 

@@ -6,7 +6,8 @@ equals take turns.
 
 ``Latencies`` keeps the times of recent requests by size; a request that takes longer than three times their
 99th percentile, and in any case one that takes 300 ms, is hedged. ``HedgeBudget`` keeps hedges to a tenth
-of the requests: when everything is slow, asking everything twice makes it slower.
+of the requests: when everything is slow, asking everything twice makes it slower. It does not bind for a
+server that is silent altogether: what that one does not answer costs it no work.
 
 Source: design 6.2.
 """
@@ -30,10 +31,15 @@ HEDGES_AT_ONCE = 16.0
 NOTHING_PLANNED: Mapping[str, int] = {}
 
 
+SILENT_S = 0.6
+"""A server that has answered nothing for this long, though it was asked, is silent and not slow."""
+
+
 class _Server:
-    __slots__ = ("in_flight_bytes", "suspect_for_s", "suspect_until_s", "turn")
+    __slots__ = ("heard_s", "in_flight_bytes", "suspect_for_s", "suspect_until_s", "turn")
 
     def __init__(self) -> None:
+        self.heard_s = 0.0
         self.in_flight_bytes = 0
         self.suspect_until_s = 0.0
         self.suspect_for_s = 0.0
@@ -98,11 +104,18 @@ class Replicas:
         """Whether others go first now."""
         return self._server(address).suspect_until_s > now_s
 
-    def trust(self, address: str) -> None:
+    def is_silent(self, address: str, asked_s: float, now_s: float) -> bool:
+        """Whether it has answered nobody of this client since a request that was sent at ``asked_s``, and
+        for a while."""
+        return now_s - max(self._server(address).heard_s, asked_s) >= SILENT_S
+
+    def trust(self, address: str, now_s: float) -> None:
         """It answered."""
         server = self._servers.get(address)
-        if server is not None and server.suspect_for_s:
-            server.suspect_until_s = server.suspect_for_s = 0.0
+        if server is not None:
+            server.heard_s = now_s
+            if server.suspect_for_s:
+                server.suspect_until_s = server.suspect_for_s = 0.0
 
 
 class Latencies:

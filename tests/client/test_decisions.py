@@ -96,7 +96,7 @@ def test_the_least_loaded_unsuspected_replica_is_chosen() -> None:
     replicas.end("a", 100)
     replicas.suspect("c", 1.5)
     assert replicas.is_suspected("c", 3.4), "twice as long the second time"
-    replicas.trust("c")
+    replicas.trust("c", 0.0)
     assert not replicas.is_suspected("c", 3.4)
 
 

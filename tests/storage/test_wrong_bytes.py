@@ -102,7 +102,7 @@ class Reading:
         """Reads go to this node first."""
         for other, address in self.cluster.addresses.items():
             if other == number:
-                self.core.reader.replicas.trust(address)
+                self.core.reader.replicas.trust(address, self.core.clock.boot_s())
             else:
                 self.core.reader.replicas.suspect(address, self.core.clock.boot_s())
 
