@@ -14,7 +14,7 @@
 How it is built, from the outside in::
 
     blocking, blocking_file   the blocking face, over one loop thread (loop_thread); large reads in the
-                              calling thread (thread_reads)
+                              calling thread (thread_reads); limits of single calls (deadlines)
     filesystem, file          the asynchronous face: names and attributes; one open file
     small_content, content_store, write_behind, prefetch
                               how a file's bytes are buffered, before and after the network
@@ -28,20 +28,23 @@ world; ``connecting`` hands in the real ones.
 
 What a program may rely on: a returned ``fsync`` or ``close`` is durable and seen by everybody; a read returns
 bytes whose checksums were right; a write is applied once; an error is an ``OSError`` with errno and path.
+Calls wait until they are done, whatever fails; ``deadline`` and ``BOUNDED`` set limits (``docs/client.md``).
 """
 
 from .blocking import FileSystem, connect
 from .blocking_file import File
 from .connecting import connect_async
+from .deadlines import deadline
 from .file import AsyncFile
 from .filesystem import AsyncFileSystem, DirEntry
-from .settings import ClientSettings
+from .settings import BOUNDED, ClientSettings
 
 assert __name__ == "fs3.client", (
     f"import this package as fs3.client, not {__name__}: it would be loaded twice"
 )
 
 __all__ = [
+    "BOUNDED",
     "AsyncFile",
     "AsyncFileSystem",
     "ClientSettings",
@@ -50,4 +53,5 @@ __all__ = [
     "FileSystem",
     "connect",
     "connect_async",
+    "deadline",
 ]

@@ -16,6 +16,7 @@ from fs3.errors import fs_error
 from fs3.rpc.service import Buffer
 from fs3.wire.meta import Attributes
 
+from .deadlines import locked
 from .file import AsyncFile
 from .loop_thread import keep_inherited
 from .memory import BytesToFill
@@ -98,7 +99,7 @@ class File(io.RawIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to ``size`` bytes from the position on (-1: all the rest); fewer only at the end."""
-        with self._lock:
+        with locked(self._lock):
             return self._filesystem.run(self.inner().read(-1 if size is None else size))
 
     def readall(self) -> bytes:
@@ -106,7 +107,7 @@ class File(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill ``buffer`` from the position on; how many bytes."""
-        with self._lock:
+        with locked(self._lock):
             return self._filesystem.run(self.inner().readinto(memoryview(buffer).cast("B")))
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -132,7 +133,7 @@ class File(io.RawIOBase):
 
     def write(self, data: Any, /) -> int:
         """Write all of ``data`` at the position (in append mode: at the end); returns its length."""
-        with self._lock:
+        with locked(self._lock):
             return self._filesystem.run(self.inner().write(data))
 
     def pwrite(self, data: Buffer, offset: int) -> int:
@@ -154,13 +155,13 @@ class File(io.RawIOBase):
 
     def truncate(self, size: int | None = None, /) -> int:
         """Set the length (default: the position); returns it."""
-        with self._lock:
+        with locked(self._lock):
             return self._filesystem.run(self.inner().truncate(size))
 
     # --- position and end ---
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        with self._lock:
+        with locked(self._lock):
             return self._filesystem.run(self.inner().seek(offset, whence))
 
     def tell(self) -> int:

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import msgspec
 
-from fs3.errors import SessionLost, StaleFile, fs_error
+from fs3.errors import MaybeApplied, SessionLost, StaleFile, fs_error
 from fs3.ids import ROOT_INODE, ChunkId
 from fs3.rpc.service import Method
 from fs3.stubs.meta import MetaStub
 from fs3.tasks import TaskScope
-from fs3.wire.meta import PATH_BYTES_MAX, Mutation, Path
+from fs3.wire.meta import PATH_BYTES_MAX, Mutation, OpenMode, Path
 
-from .open_files import FileTable, OpenFile
+from .open_files import SAME_TRIES, FileTable, OpenFile, stale_pause_s
 from .plan import Piece, cut
 from .reader import Reader
 from .receiving import fill_zeros
@@ -33,9 +33,6 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 STALE_TRIES = 8
 """Times that one read re-reads an inode that keeps changing."""
-STALE_PAUSE_S = 0.01
-STALE_PAUSE_MAX_S = 0.2
-"""Between two looks at an inode of which the chains know a later epoch."""
 LENGTH_AGE_S = 1.0
 """A read at the end of the file believes a length for this long; then it asks (close-to-open, and a bit)."""
 
@@ -91,7 +88,6 @@ class ClientCore:
             return session, await self._mutate(session, method, build)
         except SessionLost:
             # refused as a whole: nothing was applied, so it may be asked again under another identity
-            session.is_lost = True
             session = await self.sessions.current()
             return session, await self._mutate(session, method, build)
 
@@ -99,21 +95,30 @@ class ClientCore:
         """A mutation of an open file: under the session that it was opened in, or not at all."""
         try:
             return await self._mutate(file.session, method, build)
-        except SessionLost:
-            file.session.is_lost = True
+        except MaybeApplied as error:
+            if file.session.is_lost:
+                raise SessionLost(str(error)) from error
             raise
 
     async def _mutate(self, session: Session, method: Method[Q, R], build: Callable[[Mutation], Q]) -> R:
-        return await self.meta.mutate(session.slots, method, build, timeout_s=self.settings.meta_timeout_s)
+        try:
+            return await self.meta.mutate(
+                session.slots, method, build, timeout_s=self.settings.meta_timeout_s
+            )
+        except (SessionLost, MaybeApplied) as error:
+            session.is_lost |= isinstance(error, SessionLost) or isinstance(error.__cause__, SessionLost)
+            raise
 
     # --- reading ---
 
     async def read(self, wanted: Sequence[Wanted]) -> list[int]:
         """Fill the views as far as the files reach; how many bytes each got.
 
-        StaleFile: a file was removed or cut again and again while it was read; and what ``Reader`` raises.
+        StaleFile: a file was removed or cut again and again while it was read; SessionLost: a file was open
+        for writing in a session that is over; and what ``Reader`` raises.
         """
         deadline_s = self.clock.boot_s() + self.settings.read_timeout_s
+        await self._leave_lost_sessions(wanted)
         await self._learn_lengths(wanted)
         counts = [0] * len(wanted)
         left: Sequence[int] = range(len(wanted))
@@ -132,13 +137,24 @@ class ClientCore:
                 change_count += 1
                 continue
             # A cut is under way: its epoch is in force on the chains before it is in the inode.
-            pause_s = min(STALE_PAUSE_MAX_S, STALE_PAUSE_S * 2.0 ** min(same_count, 8))
+            pause_s = stale_pause_s(same_count)
             same_count += 1
-            if self.clock.boot_s() + pause_s > deadline_s:
+            if same_count > SAME_TRIES or self.clock.boot_s() + pause_s > deadline_s:
                 inode, epoch = stale[0].inode, stale[0].epoch
                 raise StaleFile(f"file {inode:x} is not at epoch {epoch} for its chains")
             await asyncio.sleep(pause_s)
         raise StaleFile("a file changed again and again while it was read")
+
+    async def _leave_lost_sessions(self, wanted: Sequence[Wanted]) -> None:
+        """Files that are open for reading go on in the present session."""
+        last: OpenFile | None = None
+        for file, _, _ in wanted:
+            if file is last or not file.session.is_lost:
+                continue
+            last = file
+            if file.mode & OpenMode.WRITE:
+                raise SessionLost(f"client session {file.session.id:x} is over")
+            await self.files.move(file, await self.sessions.current(), self.settings.meta_timeout_s)
 
     async def _read_inodes(self, files: Sequence[OpenFile]) -> bool:
         """Read the files' inodes again; whether that changed the epoch of one."""

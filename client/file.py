@@ -18,11 +18,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from fs3.errors import Fs3Error, fs_error
+from fs3.errors import Fs3Error, SessionLost, fs_error
 from fs3.rpc.service import Buffer
 from fs3.wire.meta import (
     CLOSE,
@@ -42,7 +42,7 @@ from .content_store import Outcome, create, create_with_content, move_out, store
 from .core import ClientCore, wire_path
 from .failures import posix_errors
 from .memory import BytesToFill
-from .open_files import OpenFile, SharedEnd
+from .open_files import OpenFile, SharedEnd, closing
 from .open_flags import OpenFlags
 from .prefetch import Prefetch
 from .small_content import SmallContent
@@ -82,6 +82,8 @@ class AsyncFile:
         self._behind: WriteBehind | None = None
         self._end: SharedEnd | None = None
         self._ahead: Prefetch | None = None
+        self._is_changed = False
+        """Something was written that no ``fsync`` has confirmed."""
         self.closed = False
         if file is None:
             self._small = SmallContent()
@@ -291,6 +293,9 @@ class AsyncFile:
     async def _write_at(self, offset: int | None, data: Buffer) -> int:
         """The end of what was written."""
         size = memoryview(data).nbytes
+        if self._file is not None and self._file.session.is_lost:
+            raise SessionLost(f"client session {self._file.session.id:x} is over")
+        self._is_changed = True
         small = self._small
         if small is not None:
             if small.end_after(offset, size) <= self._inline_limit_bytes:
@@ -380,11 +385,12 @@ class AsyncFile:
                 assert self._file is not None
                 file = self._file
                 answer = await self._core.mutate_file(file, SYNC, self._closing(file, keep_open=True))
+                self._is_changed = False
                 await self._core.files.follow(file, answer.attributes, self._core.settings.meta_timeout_s)
 
-    def _closing(self, file: OpenFile, *, keep_open: bool) -> _Closing:
+    def _closing(self, file: OpenFile, *, keep_open: bool) -> Callable[[Mutation], CloseRequest]:
         in_doubt = self._behind is not None and self._behind.error is not None
-        return _Closing(file, ASK_CHAINS if in_doubt else file.written_end_bytes, keep_open)
+        return closing(file, ASK_CHAINS if in_doubt else file.written_end_bytes, keep_open=keep_open)
 
     async def truncate(self, size: int | None = None) -> int:
         """Set the length (default: the position); what is added reads as zeros. Returns it."""
@@ -394,6 +400,7 @@ class AsyncFile:
             raise fs_error(errno.EINVAL, f"length {length}", self.name)
         with posix_errors(self.name):
             async with self._lock:
+                self._is_changed = True
                 if self._small is not None:
                     if length <= self._inline_limit_bytes:
                         self._small.truncate(length)
@@ -457,13 +464,23 @@ class AsyncFile:
         except Fs3Error as error:
             failure = error
         file = self._file
-        if file is not None and not file.session.is_lost:
+        if file is not None:
             try:
-                await core.mutate_file(file, CLOSE, self._closing(file, keep_open=False))
+                await self._end_record(file)
             except Fs3Error as error:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def _end_record(self, file: OpenFile) -> None:
+        """Close the open record. One that went with its session is an error if something may be missing."""
+        try:
+            if file.session.is_lost:
+                raise SessionLost(f"client session {file.session.id:x} is over")
+            await self._core.mutate_file(file, CLOSE, self._closing(file, keep_open=False))
+        except SessionLost:
+            if self._is_changed:
+                raise
 
     async def _release(self) -> None:
         if self._ahead is not None:
@@ -475,21 +492,3 @@ class AsyncFile:
             self._end = None
         if self._file is not None:
             self._core.files.close(self._file)
-
-
-class _Closing:
-    """Builds the request that ends, or syncs, an open record."""
-
-    def __init__(self, file: OpenFile, written_end_bytes: int, keep_open: bool) -> None:
-        self._file = file
-        self._written_end_bytes = written_end_bytes
-        self._keep_open = keep_open
-
-    def __call__(self, mutation: Mutation) -> CloseRequest:
-        return CloseRequest(
-            inode=self._file.inode,
-            mutation=mutation,
-            epoch=self._file.epoch,
-            written_end_bytes=self._written_end_bytes,
-            keep_open=self._keep_open,
-        )

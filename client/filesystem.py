@@ -2,7 +2,7 @@
 
 Paths are text from the root of the file system; ``/`` in front is optional. Every method raises ``OSError``
 with errno and path (``failures``). Operations on names are applied once, whatever fails on the way, and wait
-at most ``meta_timeout_s``.
+at most ``meta_timeout_s`` (by default: until they are done).
 
 Source: design 3, 6.1.
 """

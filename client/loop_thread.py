@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from .deadlines import time_left_s, timed_out
+
 T = TypeVar("T")
 
 JOIN_TIMEOUT_S = 5.0
@@ -42,8 +44,8 @@ class LoopThread:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there and wait for it.
 
-        An interrupt here cancels it there, and is raised when it has ended: what it reads into is the
-        caller's again then.
+        An interrupt here, or the end of the caller's time (``deadlines``), cancels it there, and is raised
+        when it has ended: what it reads into is the caller's again then.
         """
         if self.is_here:
             work.close()
@@ -51,10 +53,14 @@ class LoopThread:
         ended = threading.Event()
         future = asyncio.run_coroutine_threadsafe(_noting_end(work, ended), self._loop)
         try:
-            return future.result()
-        except BaseException:
+            return future.result(time_left_s())
+        except BaseException as error:
             if future.cancel():
                 ended.wait(JOIN_TIMEOUT_S)
+                if isinstance(error, TimeoutError):
+                    raise timed_out() from None
+            elif isinstance(error, TimeoutError):
+                return future.result()  # done after all, in this moment; or it raised this itself
             raise
 
     def run_later(self, work: Coroutine[Any, Any, object]) -> None:

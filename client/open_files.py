@@ -35,6 +35,19 @@ LAYOUTS_MAX = 4096
 """Layouts whose chains are remembered; files of one directory differ in seed, so there are many."""
 
 
+STALE_PAUSE_S = 0.01
+STALE_PAUSE_MAX_S = 0.2
+SAME_TRIES = 600
+"""Looks at an inode whose epoch the chains call old: two minutes, and the time that the answers take. A cut
+is finished by whoever lives; if this one is not, the file is of no use."""
+
+
+def stale_pause_s(same_count: int) -> float:
+    """How long to wait between two looks at an inode of which the chains know a later epoch: a cut is under
+    way, and its epoch is in force on the chains before it is in the inode."""
+    return min(STALE_PAUSE_MAX_S, STALE_PAUSE_S * 2.0 ** min(same_count, 8))
+
+
 class OpenFile:
     """One open file of one session. Changed only by the loop that owns it."""
 
@@ -83,6 +96,17 @@ class OpenFile:
         if self.is_inline and self.content is not None:
             return len(self.content)
         return max(self.attributes.length_bytes, self.written_end_bytes)
+
+
+def closing(file: OpenFile, written_end_bytes: int, *, keep_open: bool) -> Callable[[Mutation], CloseRequest]:
+    """Builds the request that ends, or syncs, an open record."""
+    return lambda mutation: CloseRequest(
+        inode=file.inode,
+        mutation=mutation,
+        epoch=file.epoch,
+        written_end_bytes=written_end_bytes,
+        keep_open=keep_open,
+    )
 
 
 class SharedEnd:
@@ -137,6 +161,14 @@ class FileTable:
         )
         # the file is open twice now: one close of it changes nothing but that
         await self._meta.mutate(session.slots, CLOSE, self._once_less(file), timeout_s=timeout_s)
+
+    async def move(self, file: OpenFile, session: Session, timeout_s: float) -> None:
+        """Open a file for reading once more, under another session."""
+        if file.session is session:
+            return
+        file.session.capabilities.drop(file.capability)
+        file.session, file.capability = session, session.capabilities.add(b"")
+        await self.refresh(file, timeout_s)
 
     @staticmethod
     def _again(file: OpenFile) -> Callable[[Mutation], OpenRequest]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,17 +14,23 @@ from fs3.rpc.thread_calls import ThreadCall, ThreadCaller
 from fs3.stubs.storage import RoutingSource
 
 MIB = 1 << 20
+UNTIL_DONE_S = math.inf
+"""As a time limit: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What a user may turn."""
+    """What a user may turn.
 
-    meta_timeout_s: float = 30.0
+    By default calls wait until they are done, as on a hard mount: a cluster that is away makes programs wait
+    and not fail. ``deadline`` bounds single calls; ``BOUNDED`` has limits for all.
+    """
+
+    meta_timeout_s: float = UNTIL_DONE_S
     """Of one operation on names and attributes, all retries included."""
-    read_timeout_s: float = 60.0
+    read_timeout_s: float = UNTIL_DONE_S
     """Of one read or batch."""
-    write_timeout_s: float = 300.0
+    write_timeout_s: float = UNTIL_DONE_S
     """Of one write to a chain; a chain whose member is away makes writes wait (design 8)."""
     bytes_in_flight_max: int = 64 * MIB
     """Bytes of reads under way in the process; further requests wait."""
@@ -37,6 +44,11 @@ class ClientSettings:
     """Ask a second replica when the first takes long (design 6.2)."""
     description: str = ""
     """Shown in the list of sessions."""
+
+
+BOUNDED = ClientSettings(meta_timeout_s=30.0, read_timeout_s=60.0, write_timeout_s=300.0)
+"""As on a soft mount: what the cluster does not do in time fails with ETIMEDOUT. For commands and probes;
+longer than a chain needs to leave a dead member behind."""
 
 
 class BulkThreadCaller(Protocol):

@@ -17,11 +17,13 @@ from fs3.rpc.thread_calls import ThreadCall, ThreadCaller
 from fs3.wire.storage import PRESENT, READ
 
 from .core import ClientCore, Wanted
+from .deadlines import time_left_s
 from .file import AsyncFile
 from .open_files import OpenFile
 from .plan import Batch
 from .reader import ATTEMPT_TIMEOUT_S
 from .receiving import ReadSink
+from .selection import SILENT_S
 from .settings import BulkThreadCaller
 from .small_plan import plan_small
 
@@ -131,11 +133,14 @@ def _times(core: ClientCore, batches: Sequence[Batch[OpenFile]]) -> tuple[float,
     """How long to wait for these requests here, and from when on another replica would be asked."""
     reader = core.reader
     timeout_s = min(core.settings.read_timeout_s, ATTEMPT_TIMEOUT_S)
+    left_s = time_left_s()
+    if left_s is not None:
+        timeout_s = max(0.001, min(timeout_s, left_s))
     hedge_s = max([reader.latencies.hedge_after_s(batch.bytes) for batch in batches])
     for _ in batches:
         reader.hedges.earn()
-    if core.settings.hedge and reader.hedges.has_token:
-        timeout_s = min(timeout_s, hedge_s)
+    if core.settings.hedge:  # without a token: the ordinary way sees whether the server is slow or silent
+        timeout_s = min(timeout_s, hedge_s if reader.hedges.has_token else max(hedge_s, SILENT_S))
     return timeout_s, hedge_s
 
 

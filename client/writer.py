@@ -30,12 +30,12 @@ from fs3.ids import ChainId, ChunkId
 from fs3.routing import ChainInfo
 from fs3.rpc.service import Buffer
 from fs3.stubs.storage import ChainCaller
-from fs3.tasks import TaskScope
+from fs3.tasks import TaskScope, time_limit
 from fs3.wire.chunk import UpdateKind
 from fs3.wire.storage import WRITE, WriteRequest
 
 from .channels import Channel, Channels
-from .open_files import FileTable, OpenFile
+from .open_files import SAME_TRIES, FileTable, OpenFile, stale_pause_s
 from .outgoing import cut_buffers, piece_sums
 from .plan import BULK_BYTES_MIN
 from .session import Session
@@ -179,7 +179,7 @@ class Writer:
         deadline_s = self._clock.boot_s() + timeout_s
         chunk = ChunkId(file.inode, index)
         try:
-            async with asyncio.timeout(timeout_s), self._order.turn(chunk), self._in_flight:
+            async with time_limit(timeout_s), self._order.turn(chunk), self._in_flight:
                 await self._once(file, chunk, within_bytes, parts, deadline_s)
         except TimeoutError as error:
             raise MaybeApplied(f"write of chunk {chunk}: gave up after {timeout_s:.0f} s") from error
@@ -246,7 +246,7 @@ class Writer:
         """Send until the chain has it, mending what can be mended in between."""
         chain = file.chains[chunk.chunk_index % len(file.chains)]
         is_bulk = sum(map(len, parts)) > BULK_BYTES_MIN
-        corrupt_count = refused_count = stale_count = 0
+        corrupt_count = refused_count = change_count = same_count = 0
         while True:
             left_s = deadline_s - self._clock.boot_s()
             await self._make_known(file, chain, left_s)
@@ -268,10 +268,14 @@ class Writer:
                     raise
             except StaleFile:
                 self.counters.stale_files += 1
-                stale_count += 1
                 epoch = file.epoch
                 await self._files.refresh(file, left_s)
-                if stale_count >= STALE_TRIES or (file.epoch == epoch and stale_count > 1):
+                if file.epoch != epoch:
+                    change_count += 1
+                else:
+                    await asyncio.sleep(stale_pause_s(same_count))
+                    same_count += 1
+                if change_count >= STALE_TRIES or same_count >= SAME_TRIES:
                     raise
 
     def _head_address(self, chain: ChainId) -> str | None:

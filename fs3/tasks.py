@@ -8,6 +8,7 @@ what still runs and waits for it, with a bound.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -16,6 +17,11 @@ T = TypeVar("T")
 
 CLOSE_TIMEOUT_S = 2.5
 """A clean stop has 3 s in all; tasks that do not end within this are named in the error."""
+
+
+def time_limit(timeout_s: float) -> asyncio.Timeout:
+    """``asyncio.timeout``; an infinite one sets no timer."""
+    return asyncio.timeout(None if timeout_s == math.inf else timeout_s)
 
 
 class TaskScope:

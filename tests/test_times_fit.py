@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fs3.client.reader import ATTEMPT_TIMEOUT_S
-from fs3.client.settings import ClientSettings
+from fs3.client.settings import BOUNDED
 from fs3.identity.capability import CAPABILITY_MS
 from fs3.member.timing import TIMING
 from fs3.meta.session import LOST_AFTER_S, RENEW_EVERY_S, RENEWAL_WRITE_S
@@ -12,7 +12,7 @@ from fs3.storage.retention import BLIND_RENEWAL_MS, RETENTION_MS
 
 
 def test_a_request_is_given_up_before_its_session() -> None:
-    assert ClientSettings().meta_timeout_s < LOST_AFTER_S
+    assert BOUNDED.meta_timeout_s < LOST_AFTER_S
     assert ATTEMPT_TIMEOUT_S < LOST_AFTER_S
 
 
@@ -31,4 +31,4 @@ def test_work_changes_hands_after_renewals_only() -> None:
 def test_chains_lose_a_dead_node_before_requests_give_up() -> None:
     dead_s = TIMING.silence_s + 2 * TIMING.grant_s
     broken_s = TIMING.link_probe_s + TIMING.hint_s + TIMING.link_broken_s + 2 * TIMING.grant_s
-    assert max(dead_s, broken_s) < 10.0 < ClientSettings().read_timeout_s
+    assert max(dead_s, broken_s) < 10.0 < BOUNDED.read_timeout_s

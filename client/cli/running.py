@@ -13,6 +13,7 @@ from ..address import SCHEME, BadAddress, is_url, parse_address
 from ..connecting import connect_async
 from ..filesystem import AsyncFileSystem
 from ..profile import NoCluster
+from ..settings import BOUNDED
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 wrong usage."
 
@@ -82,7 +83,7 @@ class Clusters:
         cluster, path = split_url(url)
         found = self._open.get(cluster)
         if found is None:
-            found = self._open[cluster] = await connect_async(cluster)
+            found = self._open[cluster] = await connect_async(cluster, settings=BOUNDED)
         return found, path
 
     async def close(self) -> None:

@@ -26,6 +26,7 @@ from ..errors import (
     Fs3Error,
     MaybeApplied,
     Retryable,
+    SessionLost,
     StaleRouting,
     Unavailable,
 )
@@ -33,6 +34,7 @@ from ..ids import ClientSessionId
 from ..rng import Rng
 from ..routing import NodeKind
 from ..rpc.service import Caller, Method
+from ..tasks import time_limit
 from ..wire.meta import Mutation
 from .storage import RoutingSource
 
@@ -86,7 +88,7 @@ class Slots:
         future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with time_limit(timeout_s):
                 return await future
         except BaseException as error:
             if future in self._waiting:
@@ -121,7 +123,8 @@ class MetaStub:
         """The answer to a request that may be sent more than once (a read, or a mutation with its identity).
 
         Raises what the service answered; DeadlineExceeded (certainly not applied) or MaybeApplied when
-        none answered in time.
+        none answered in time; MaybeApplied with SessionLost as its cause when an answer was lost and the
+        session is over meanwhile.
         """
         deadline_s = self._clock.boot_s() + timeout_s
         doubt = False
@@ -138,6 +141,11 @@ class MetaStub:
                 )
             except MaybeApplied as error:
                 doubt, failure = True, error
+            except SessionLost as error:
+                if not doubt:
+                    raise
+                # applied under the session while it lived, or never: its memory of requests went with it
+                raise MaybeApplied(f"{method.name}: the session ended before an answer came") from error
             except (Retryable, StaleRouting) as error:
                 failure = error
             self._turn += 0 if isinstance(failure, Busy) else 1

@@ -373,7 +373,7 @@ def test_a_read_behind_the_length_that_is_known_gets_all_that_is_there() -> None
 def test_a_file_that_was_removed_cannot_be_written_any_more() -> None:
     async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
         for number in range(1, STORAGE_NODES + 1):
-            world.node(number).refuse_writes = [StaleFile("epoch is over")] * 10
+            world.node(number).refuse_writes = [StaleFile("epoch is over")] * 10_000
         writer = await fs.open("/a", "r+b")
         await writer.pwrite(b"x", 0)
         with pytest.raises(OSError) as caught:

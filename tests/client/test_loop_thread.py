@@ -51,7 +51,8 @@ def test_an_interrupt_is_raised_when_the_work_has_ended() -> None:
     def started(coroutine: Any, loop: asyncio.AbstractEventLoop) -> Any:
         future: Any = real(coroutine, loop)
 
-        def result() -> None:
+        def result(timeout_s: float | None) -> None:
+            assert timeout_s is None
             real(asyncio.sleep(0.02), loop).result()
             raise Interrupted
 
