@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fs3.client.core import ClientCore
 from fs3.client.filesystem import AsyncFileSystem
@@ -27,6 +27,7 @@ from fs3.ids import Generation, NodeId
 from fs3.kv.faults import FaultRates, RandomFaults
 from fs3.kv.memory import MemoryKv, MemoryStore
 from fs3.log import Logger, SlowLog, capturing_logger
+from fs3.member.timing import TIMING
 from fs3.meta.server import MetaComponents, MetaServer, MetaSettings
 from fs3.metrics import Metrics
 from fs3.mgmtd.server import MgmtdComponents, MgmtdServer, MgmtdSettings
@@ -58,6 +59,8 @@ FENCED = "agent/clock"
 """The task that fails when a node finds that its clock has lost time."""
 SCRUB = ScrubSettings(every_s=10.0)
 """What takes weeks on a disk takes seconds here."""
+TIMES = replace(TIMING, link_quarantine_s=5.0, copy_stall_s=10.0)
+"""What would outlast a seed is shorter here."""
 READY_TIMEOUT_S = 60.0
 PATIENT = ClientSettings(meta_timeout_s=300.0, read_timeout_s=300.0, write_timeout_s=300.0)
 """Longer than a chain may be without a member again and again: clients see delays, no errors."""
@@ -353,7 +356,14 @@ class World:
 
     def _make_mgmtd(self, host: str, run: str, number: int, fail: Fail) -> MgmtdServer:
         return MgmtdServer(
-            MgmtdSettings(NodeId(1 + number), host, f"{host}:{PORT}", f"{host}:{PORT}", self.mgmtd_addresses),
+            MgmtdSettings(
+                node=NodeId(1 + number),
+                host=host,
+                address=f"{host}:{PORT}",
+                beacon_address=f"{host}:{PORT}",
+                seeds=self.mgmtd_addresses,
+                timing=TIMES,
+            ),
             MgmtdComponents(
                 clock=self.clock(host),
                 rng=self.rng(run),
