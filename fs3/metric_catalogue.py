@@ -134,9 +134,13 @@ _MEMBER = (
 )
 
 _MGMTD = (
+    _gauge(
+        "fs3_mgmtd_broken_links", "links", "Links between nodes that are well, over which nothing passes."
+    ),
     _gauge("fs3_mgmtd_is_primary", "bool", "1 while this process is the primary."),
     _gauge("fs3_mgmtd_nodes", "nodes", "Registered nodes, by kind and state.", "kind", "state"),
     _counter("fs3_mgmtd_routing_changes_total", "changes", "Routing versions made by this primary."),
+    _gauge("fs3_mgmtd_slow_targets", "targets", "Targets whose disk is far slower than their peers'."),
     _counter("fs3_mgmtd_takeovers_total", "takeovers", "Times that this process became primary."),
 )
 

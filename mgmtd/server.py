@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from fs3.identity.handshake import NodeCredentials, ServerIdentity
 from fs3.ids import Generation
@@ -29,6 +29,7 @@ from .ops.revoke import revoke
 from .ops.status import status
 from .services import MgmtdComponents, MgmtdSettings, Services
 from .store import next_generation
+from .term import Term
 from .workers.keeper import LeaseKeeper
 from .workers.prober import Prober
 from .workers.standby import StandbyReports
@@ -161,6 +162,8 @@ class MgmtdServer:
         """Register this server's metrics, before its start; they are read when somebody asks."""
         self._metrics = metrics
         metrics.computed("fs3_mgmtd_is_primary", lambda: float(self.health()["role"] == "primary"))
+        metrics.computed("fs3_mgmtd_broken_links", lambda: _of_term(self, lambda t: t.liveness.links.broken))
+        metrics.computed("fs3_mgmtd_slow_targets", lambda: _of_term(self, lambda t: t.slowness.slow))
         metrics.computed("fs3_mgmtd_takeovers_total", self._takeover_count)
         metrics.computed("fs3_mgmtd_routing_changes_total", self._change_count)
         for kind in NodeKind:
@@ -182,6 +185,12 @@ class MgmtdServer:
 def _least_key_generation(services: Services, uid: int) -> int:
     term = services.term
     return term.routing.key_generations.get(uid, 0) if term is not None else 0
+
+
+def _of_term(server: MgmtdServer, what: Callable[[Term], Sized]) -> float:
+    """How many there are of something that the primary knows; 0 on a standby."""
+    term = server.services.primary_term() if server.services is not None else None
+    return len(what(term)) if term is not None else 0
 
 
 def _counts(server: MgmtdServer, kind: NodeKind, verdict: Verdict) -> Callable[[], float]:

@@ -101,6 +101,23 @@ def test_a_node_that_is_back_is_copied_to_and_serves() -> None:
     run_world(scenario)
 
 
+def test_copying_that_stands_still_lets_others_have_their_turn() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster(node_count=3)
+        for number in (12, 13):
+            await world.kill_node(number)
+            await world.until(lambda n=number: set(states(world, n)) == {"OFFLINE"}, 6.0, "it is out")  # type: ignore[misc]
+        stuck = await world.start_node(12)
+        stuck.copies = False
+        await world.until(lambda: set(states(world, 12)) == {"SYNCING"}, 4.0, "it is copied to")
+        await world.start_node(13)
+        await world.until(lambda: set(states(world, 13)) == {"WAITING"}, 4.0, "the other one waits")
+        took_s = await world.until(lambda: set(states(world, 13)) == {"SERVING"}, 90.0, "its turn has come")
+        assert took_s > 30.0 and set(states(world, 12)) <= {"SYNCING", "WAITING"}
+
+    run_world(scenario)
+
+
 def test_a_replaced_store_is_filled_anew() -> None:
     async def scenario(world: World) -> None:
         await world.cluster()

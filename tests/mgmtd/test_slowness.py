@@ -1,12 +1,16 @@
-"""Which targets are far slower than their peers."""
+"""Which targets are far slower than their peers, and what becomes of them."""
 
 from __future__ import annotations
+
+import msgspec
 
 from fs3.ids import Generation, NodeId, TargetId, target_id
 from fs3.member.timing import TIMING
 from fs3.mgmtd.slowness import BARRED_S, SLOW_FACTOR, SLOW_MIN_US, Slowness
-from fs3.routing import LocalState
+from fs3.routing import LocalState, TargetState
 from fs3.wire.mgmtd import TargetReport
+
+from .world import Node, World, run_world
 
 G1, G2 = Generation(1), Generation(2)
 SLOW_S = int(TIMING.slow_s)
@@ -71,3 +75,39 @@ def test_it_is_told_once_and_barred_for_a_while_in_this_generation() -> None:
     assert not slowness.is_barred(_target(1), G1, SLOW_S + BARRED_S)
     assert not slowness.is_barred(_target(1), G2, SLOW_S)
     assert not slowness.is_barred(_target(2), G1, SLOW_S)
+
+
+# --- nodes and a mgmtd ---
+
+
+def say(node: Node, acknowledge_us: int) -> None:
+    """From now on a node reports that its first target takes so long."""
+    first, *others = node.targets
+    node.targets = [msgspec.structs.replace(first, acknowledge_us=acknowledge_us), *others]
+    node.agent.set_targets(node.targets)
+
+
+def test_a_chain_goes_on_without_its_slow_target() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        for node in world.nodes.values():
+            say(node, 2_000)
+        slow = world.nodes[12]
+        say(slow, 2_000_000)
+
+        def states() -> dict[TargetId, TargetState]:
+            chains = world.nodes[11].agent.routing.chains.values()
+            return {m.target: m.state for info in chains for m in info.members}
+
+        took_s = await world.until(
+            lambda: states()[slow.target()] is TargetState.OFFLINE, TIMING.slow_s + 15.0, "it is out"
+        )
+        assert took_s > TIMING.slow_s - TIMING.report_s
+        assert [e["target"] for e in world.told("target is slow")] == [f"{slow.target():x}"]
+        assert set(states().values()) == {TargetState.SERVING, TargetState.OFFLINE}
+        assert list(states().values()).count(TargetState.OFFLINE) == 1  # its node's other target stays
+        await world.kill_node(12)
+        await world.start_node(12)  # repaired
+        await world.until(world.all_serve, 12.0, "all serve again")
+
+    run_world(scenario)
