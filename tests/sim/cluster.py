@@ -34,8 +34,8 @@ from fs3.mgmtd.server import MgmtdComponents, MgmtdServer, MgmtdSettings
 from fs3.rng import Rng, derived_rng
 from fs3.rpc.client import RpcClient
 from fs3.rpc.settings import ServerSettings
+from fs3.storage.disks import NEW_DISK
 from fs3.storage.lanes import InlineLanes
-from fs3.storage.node_state import DiskState, pack_disk
 from fs3.storage.scrub_round import ScrubSettings
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 from fs3.stubs.mgmtd import MgmtdStub, RoutingCache
@@ -309,15 +309,11 @@ class World:
         return since_s <= self.full_until_s
 
     def replace_disk(self, host: str) -> None:
-        """An operator gives a host that is down an empty disk, marked as its own."""
+        """An operator gives a host that is down an empty disk, and says that it is new."""
         assert host not in self.processes, host
         disk = self.disks[host] = SimDisk(self.rng(f"{host}/disk/{self._runs[host]}"))
         disk.make_directory(DISK)
-        sector = pack_disk(DiskState(self._node_of(host), 0))
-        file = disk.open(f"{DISK}/disk.state", create=True)
-        file.preallocate(0, len(sector))
-        file.pwrite(memoryview(sector), 0)
-        file.sync()
+        disk.open(f"{DISK}/{NEW_DISK}", create=True)
         disk.sync_directory(DISK)
 
     def calm(self) -> None:
