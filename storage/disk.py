@@ -134,7 +134,7 @@ class Disk(Protocol):
         ...
 
     def probe(self, path: str) -> None:
-        """Look whether the directory is still on the disk's own file system, and that can be written to.
+        """Look whether this file is still there, on the disk's own file system, and that can be written to.
         Waits for the disk. Raises DiskFailed."""
         ...
 
@@ -363,9 +363,13 @@ class OsDisk:
     def probe(self, path: str) -> None:
         self.check()
         try:
-            device, flags = os.stat(path).st_dev, os.statvfs(path).f_flag
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # what is over refuses that, memory or not
+            try:
+                device, flags = os.fstat(descriptor).st_dev, os.fstatvfs(descriptor).f_flag
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            raise self.fail(f"look at {path}: {error.strerror}") from error
+            raise self._not_seen(path, error) from error
         if self._device is not None and device != self._device:
             raise self.fail(f"{path} is on another file system: the disk's own was unmounted")
         if flags & os.ST_RDONLY:
@@ -376,6 +380,12 @@ class OsDisk:
         self._open_count -= 1
         if self._open_count == 0:
             self.close()
+
+    def _not_seen(self, path: str, error: OSError) -> DiskFailed:
+        is_gone = error.errno == errno.ENOENT
+        return self.fail(
+            f"{path}: {'not there any more: was the disk unmounted?' if is_gone else error.strerror}"
+        )
 
     def writes(self) -> Writes:
         return LaneWrites(self.lanes, self.helper)
@@ -468,7 +478,7 @@ class OsDisk:
         try:
             figures = os.statvfs(path)
         except OSError as error:
-            self.fail(f"space of {path}: {error.strerror}")
+            self._not_seen(path, error)
             return DiskSpace(0, 0)
         return DiskSpace(figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize)
 

@@ -16,6 +16,7 @@ from functools import partial
 from fs3.tasks import TaskScope
 
 from .disk import Disk, DiskFailed
+from .disks import disk_marker
 from .lanes import Lanes
 from .runner import TargetRunner
 
@@ -37,7 +38,7 @@ async def _watch(
     while True:
         await asyncio.sleep(PROBE_S)
         try:
-            await lanes.run(lane, partial(disk.probe, directory))
+            await lanes.run(lane, partial(disk.probe, disk_marker(directory)))
         except DiskFailed as error:
             for runner in runners:
                 runner.report_disk_failed(str(error))

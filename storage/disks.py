@@ -105,7 +105,7 @@ def open_targets(
         try:
             _make_ready(home, disk, directory, number)
             disk.attach(directory)
-            disk.probe(directory)
+            disk.probe(disk_marker(directory))
         except (Fs3Error, OSError) as error:
             opened += [OpenedTarget(target, disk, directory, None, str(error)) for target in targets]
             continue
@@ -114,9 +114,14 @@ def open_targets(
     return opened
 
 
+def disk_marker(directory: str) -> str:
+    """The file that says whose disk it is."""
+    return f"{directory}/disk.state"
+
+
 def _make_ready(home: NodeDirectory, disk: Disk, directory: str, number: int) -> None:
     """Check that the disk is the one that belongs here; take a new one into use."""
-    path, token = f"{directory}/disk.state", f"{directory}/{NEW_DISK}"
+    path, token = disk_marker(directory), f"{directory}/{NEW_DISK}"
     data = _read_sector(disk, path)
     found = unpack_disk(data) if data is not None else None
     expected = DiskState(home.state.node, number)

@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tier = config.getoption("--tier")
     number, _, count = (config.getoption("--slice") or "0/1").partition("/")
+    has_loop_devices = os.geteuid() == 0 and os.path.exists("/dev/loop-control")
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
     for item in items:
@@ -63,6 +64,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             wanted = tier != "default" and _slice_of(item.nodeid, int(count)) == int(number)
         else:
             wanted = tier != "slow"
+        if item.get_closest_marker("loop_devices") is not None:
+            wanted = wanted and has_loop_devices
         (kept if wanted else dropped).append(item)
     kept.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # quick ones first
     if dropped:

@@ -46,6 +46,7 @@ from fs3.storage.dropping import RETENTION, RetentionSettings
 from fs3.storage.engine.logged_index import index_opener
 from fs3.storage.lanes import ThreadLanes
 from fs3.storage.resync.pace import RESYNC, ResyncSettings
+from fs3.storage.scrub_round import SCRUB, ScrubSettings
 from fs3.storage.server import StorageComponents, StorageServer, StorageSettings
 from fs3.storage.sums import sums_of
 from fs3.wire.chunk import UpdateKind
@@ -154,9 +155,13 @@ class StorageCluster:
     events: list[dict[str, object]] = field(default_factory=list)
     failures: list[tuple[str, BaseException]] = field(default_factory=list)
     with_bulk: bool = True
+    start_count: int = 0
     targets_per_disk_count: int = 1
     retention: RetentionSettings = RETENTION
     resync: ResyncSettings = RESYNC
+    scrub: ScrubSettings = SCRUB
+    capacity_bytes: int = 512 * MIB
+    """Of each target; 0: what its disk has room for."""
 
     def started(self, agent: StaticAgent, address: str) -> None:
         self.addresses[agent.node] = address
@@ -165,6 +170,7 @@ class StorageCluster:
         return target_id(NodeId(number), 0)
 
     async def start_node(self, number: int) -> StaticServer:
+        self.start_count += 1
         home = self.directory / f"node-{number}"
         settings = StorageSettings(
             node=NodeId(number),
@@ -173,7 +179,8 @@ class StorageCluster:
             listen=(self.addresses.get(number, "127.0.0.1:0"),),
             seeds=(),
             targets_per_disk_count=self.targets_per_disk_count,
-            target_capacity_bytes=512 * MIB,
+            target_capacity_bytes=self.capacity_bytes,
+            scrub=self.scrub,
             retention=self.retention,
             resync=self.resync,
         )
@@ -183,7 +190,7 @@ class StorageCluster:
 
         components = StorageComponents(
             clock=SystemClock(),
-            rng=Rng(number),
+            rng=Rng(number + 1000 * self.start_count),
             network=SystemNetwork(),
             key=KEY,
             log=capturing_logger(self.events),

@@ -196,7 +196,9 @@ def test_a_file_on_another_file_system_is_none_of_the_disk(tmp_path: Path) -> No
     disk = OsDisk()
     disk.attach("/proc")
     with pytest.raises(DiskFailed, match="another file system: the disk's own was unmounted"):
-        disk.probe(str(tmp_path))
+        disk.probe(__file__)
+    with pytest.raises(DiskFailed, match="was the disk unmounted"):
+        OsDisk().probe(str(tmp_path / "disk.state"))
 
 
 def test_a_place_that_is_gone_has_no_space_and_is_a_failed_disk(tmp_path: Path) -> None:
