@@ -382,10 +382,8 @@ class OsDisk:
             self.close()
 
     def _not_seen(self, path: str, error: OSError) -> DiskFailed:
-        is_gone = error.errno == errno.ENOENT
-        return self.fail(
-            f"{path}: {'not there any more: was the disk unmounted?' if is_gone else error.strerror}"
-        )
+        gone = "not there any more: was the disk unmounted?"
+        return self.fail(f"{path}: {gone if error.errno == errno.ENOENT else error.strerror}")
 
     def writes(self) -> Writes:
         return LaneWrites(self.lanes, self.helper)
