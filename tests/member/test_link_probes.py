@@ -12,7 +12,7 @@ from fs3.errors import Busy, DeadlineExceeded, Fs3Error, Unavailable
 from fs3.identity.keys import ClusterKey
 from fs3.ids import ChainId, ChainVersion, Generation, NodeId, target_id
 from fs3.log import silent_logger
-from fs3.member.link_probes import CONNECTS, LinkProbes
+from fs3.member.link_probes import LinkProbes
 from fs3.member.settings import AgentComponents
 from fs3.member.timing import TIMING
 from fs3.rng import derived_rng
@@ -113,13 +113,13 @@ def test_an_answer_is_an_answer(answer: Fs3Error | None) -> None:
 
 def test_one_new_connection_of_many_is_enough() -> None:
     """As under heavy loss: the old connection stands still, and most first packets are lost."""
-    wire = Wire(NO_ANSWER, lambda n: None if n % CONNECTS == 0 else "silence")
+    wire = Wire(NO_ANSWER, lambda n: None if n % 8 == 0 else "silence")
     assert broken_after(wire, 10.0) == []
     assert wire.closed_count > 3
 
 
 def test_it_heals_with_the_next_try() -> None:
-    wire = Wire(Unavailable("refused"), lambda n: None if n > 4 * CONNECTS else ConnectionResetError())
+    wire = Wire(Unavailable("refused"), lambda n: None if n > 32 else ConnectionResetError())
     assert broken_after(wire, 10.0) == []
 
 

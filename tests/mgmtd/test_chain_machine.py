@@ -181,6 +181,22 @@ def test_nobody_leaves_before_one_that_restarted_has_said_what_it_has() -> None:
     assert step.rule is Rule.LOST and step.record is not None and step.record.candidates == (1, 2)
 
 
+def test_one_unfit_member_at_a_time_goes() -> None:
+    members = tuple(_member(n, SERVING) for n in (1, 2, 3))
+    cut, slow = known(cut_off="a link", over_s=NOW_S), known(is_slow=True, over_s=NOW_S)
+
+    def gone(*what: Known) -> list[int]:
+        step = _decided(*members, what=dict(enumerate(what, start=1)))
+        return [m.target for m in step.record.members if m.state is OFFLINE] if step.record else []
+
+    assert gone(known(), cut, cut) == [3]
+    assert gone(cut, slow, known()) == [1]  # who cannot be reached goes before who is slow
+    assert gone(known(), slow, known()) == [2]
+    assert gone(known(), slow, slow) == [3]  # then too few are left for the other one
+    assert gone(known(DEAD, over_s=NOW_S), slow, known()) == [1]
+    assert gone(known(SILENT), cut, known(SILENT)) == []
+
+
 def test_who_stalls_is_last_of_those_that_wait() -> None:
     members = _member(1, SERVING), _member(2, SYNCING), _member(3, WAITING)
     stalled = known(is_stalled=True, uptodate_at=OLD)

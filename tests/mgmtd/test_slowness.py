@@ -19,14 +19,14 @@ SLOW_S = int(TIMING.slow_s)
 def told(slowness: Slowness, times_us: dict[int, int], now_s: float, generation: Generation = G1) -> None:
     """One target a node says how long it takes."""
     for node, time_us in times_us.items():
-        report = TargetReport(
-            target=_target(node),
-            state=LocalState.UPTODATE,
-            store_id=b"",
-            clean=True,
-            acknowledge_us=time_us,
-        )
+        report = _report(_target(node), time_us)
         slowness.on_report(NodeId(node), generation, (report,), now_s)
+
+
+def _report(target: TargetId, time_us: int) -> TargetReport:
+    return TargetReport(
+        target=target, state=LocalState.UPTODATE, store_id=b"", clean=True, acknowledge_us=time_us
+    )
 
 
 def _target(node: int) -> TargetId:
@@ -53,6 +53,17 @@ def test_what_is_not_slow() -> None:
     assert not after({1: SLOW_MIN_US - 1, 2: 100, 3: 100}).slow  # quick enough for anybody
     assert not after({1: 1_000_000, 2: 2000}).slow  # nobody knows who of two is as it should be
     assert not after({1: 1_000_000, 2: 1_000_000, 3: 1_000_000}).slow  # all of them
+
+
+def test_a_nodes_own_targets_are_no_peers_of_it() -> None:
+    """All disks of the biggest node are slow."""
+    slowness = Slowness(TIMING)
+    own = [target_id(NodeId(1), index) for index in range(5)]
+    for second in range(SLOW_S + 1):
+        told(slowness, {2: 2000, 3: 2000}, float(second))
+        slowness.on_report(NodeId(1), G1, [_report(target, 1_000_000) for target in own], float(second))
+        slowness.judge(float(second))
+    assert slowness.slow == set(own)
 
 
 def test_a_better_or_an_absent_report_begins_anew() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from .files import FILES
 from .leases import CHAINS, LEASES
+from .members import MEMBERS
 from .mistake import Mistake
 from .replicas import REPLICAS, RESYNCS
 from .stores import STORES
 
 MISTAKES: dict[str, Mistake] = {
-    mistake.name: mistake for mistake in (*LEASES, *CHAINS, *REPLICAS, *RESYNCS, *STORES, *FILES)
+    mistake.name: mistake for mistake in (*LEASES, *CHAINS, *MEMBERS, *REPLICAS, *RESYNCS, *STORES, *FILES)
 }
 
 COMPULSORY: dict[str, tuple[str, ...]] = {
