@@ -15,7 +15,11 @@ DEAD       suspected and its grant is over; or silent for 5 s and its grant is o
            its chains has had no lease of either kind for 3 s by its own beacons
 =========  ==============================================================================
 
-Source: design 2.1, 2.2, 2.3.
+A primary that hears none of several nodes is more likely cut off itself than alone alive: it finds nobody
+dead for silence meanwhile, nor for calls that ran out of time. When it hears again, that time counts as
+nobody's silence, and such calls are forgotten; else whoever is heard first would be left alone in its chains.
+
+Source: design 2.1, 2.2 (a primary cut off from everybody must not break every chain), 2.3.
 """
 
 from __future__ import annotations
@@ -32,6 +36,11 @@ from fs3.member.timing import SILENT_PERIODS, Timing
 
 from .links import Links
 
+DEAF_PERIODS = 2.0
+"""Sooner than anybody can be found dead: a grant runs for three periods, and the last beacon of each came
+at most one period before the last beacon of all."""
+DEAF_AMONG_MIN = 3
+"""A primary that hears none of so many nodes takes itself for cut off."""
 EVIDENCE_MAX = 16
 """Pieces of evidence kept for each node, for people."""
 
@@ -76,6 +85,8 @@ class Life:
     window: ReplayWindow = field(default_factory=ReplayWindow)
     has_echoed: bool = False
     suspected_since_s: float | None = None
+    was_answered: bool = False
+    """What it is suspected for was an answer (refused, reset), not the lack of one."""
     evidence: list[Evidence] = field(default_factory=list)
     no_lease_since_s: float | None = None
     routing_version: int = 0
@@ -92,6 +103,8 @@ class Liveness:
         self._timing = timing
         self._new_nonce = new_nonce
         self.lives: dict[NodeId, Life] = {}
+        self._heard_any_s = began_s
+        """When any node was last heard, counted or not."""
         self.links = Links(timing)
 
     def register(self, node: NodeId, generation: Generation, now_s: float, *, heard: bool) -> bool:
@@ -108,7 +121,28 @@ class Liveness:
             self.links.forget(node)
         elif heard:
             life.heard_s = max(life.heard_s, now_s)
+        if heard:
+            self._hear(now_s)
         return True
+
+    def is_deaf(self, now_s: float) -> bool:
+        """Nobody has been heard for some periods, although there are several."""
+        quiet_s = now_s - self._heard_any_s
+        return len(self.lives) >= DEAF_AMONG_MIN and quiet_s > DEAF_PERIODS * self._timing.beacon_s
+
+    def _hear(self, now_s: float) -> None:
+        """Somebody is heard, for the first time after a while perhaps."""
+        if self.is_deaf(now_s):
+            for life in self.lives.values():
+                life.heard_s = min(now_s, life.heard_s + now_s - self._heard_any_s)
+                if self._is_of_own_deafness(life):
+                    life.suspected_since_s = None
+        self._heard_any_s = max(self._heard_any_s, now_s)
+
+    def _is_of_own_deafness(self, life: Life) -> bool:
+        """Suspected only since nobody at all was heard any more, and only because it did not answer."""
+        since_s = life.suspected_since_s
+        return since_s is not None and since_s > self._heard_any_s and not life.was_answered
 
     def on_beacon(
         self,
@@ -125,6 +159,7 @@ class Liveness:
             return Hearing.STRANGER
         if generation < life.generation or not life.window.accept(generation, sequence):
             return Hearing.DROPPED
+        self._hear(now_s)
         if nonce == NO_NONCE or nonce != life.nonce:
             return Hearing.NONCE
         life.heard_s = now_s
@@ -145,13 +180,29 @@ class Liveness:
         elif life.no_lease_since_s is None or now_s - lacking_s < life.no_lease_since_s:
             life.no_lease_since_s = now_s - lacking_s
 
-    def on_evidence(self, node: NodeId, generation: Generation, what: str, now_s: float) -> bool:
-        """Something speaks against a node. True: it was not suspected before."""
+    def on_evidence(
+        self,
+        node: NodeId,
+        generation: Generation,
+        what: str,
+        now_s: float,
+        *,
+        began_s: float | None = None,
+        answered: bool = True,
+    ) -> bool:
+        """Something speaks against a node. True: it was not suspected before.
+
+        ``began_s``: when it was begun to look; a beacon heard since then says more. ``answered``: somebody
+        there refused or reset; else nobody said anything.
+        """
         life = self.lives.get(node)
         if life is None or life.generation != generation:
             return False
+        if began_s is not None and life.heard_s > began_s:
+            return False
         life.evidence = [*life.evidence, Evidence(now_s, what)][-EVIDENCE_MAX:]
         is_new = life.suspected_since_s is None
+        life.was_answered = answered or (life.was_answered and not is_new)
         if is_new:
             life.suspected_since_s = now_s
             life.nonce = self._new_nonce()
@@ -173,10 +224,13 @@ class Liveness:
         if life is None:
             return Verdict.DEAD
         is_over = now_s >= grant_until_s
+        is_deaf = self.is_deaf(now_s)
         if life.suspected_since_s is not None:
-            return Verdict.DEAD if is_over else Verdict.SUSPECTED
+            is_of_own = is_deaf and self._is_of_own_deafness(life)
+            return Verdict.DEAD if is_over and not is_of_own else Verdict.SUSPECTED
         silent_s = now_s - life.heard_s
-        if silent_s >= self._timing.silence_s and is_over:
+        missed_s = (self._heard_any_s if is_deaf else now_s) - life.heard_s
+        if missed_s >= self._timing.silence_s and is_over:
             return Verdict.DEAD
         if silent_s > SILENT_PERIODS * self._timing.beacon_s:
             return Verdict.SILENT

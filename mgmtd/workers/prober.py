@@ -23,6 +23,8 @@ LOOK_S = 0.25
 MISSED_PERIODS = 1.6
 """Silence, in periods of beacons, after which a node is called."""
 PROBE_TIMEOUT_S = 1.0
+ANSWERED_S = 0.5
+"""A call that fails sooner was refused or reset; one that takes longer ran out of time."""
 PROBES_MAX = 64
 """Calls at a time; a rack that is away has its turn."""
 
@@ -59,13 +61,21 @@ class Prober:
 
     async def _probe(self, term: Term, node: NodeId, address: str) -> None:
         life = term.liveness.lives.get(node)
+        began_s = self._services.clock.boot_s()
         try:
             await self._caller.call(
                 address, EXCHANGE, ExchangeRequest(datagram=b""), timeout_s=PROBE_TIMEOUT_S
             )
         except Unavailable as error:
             now_s = self._services.clock.boot_s()
-            if life is not None and term.liveness.on_evidence(node, life.generation, str(error), now_s):
+            if life is not None and term.liveness.on_evidence(
+                node,
+                life.generation,
+                str(error),
+                now_s,
+                began_s=began_s,
+                answered=now_s - began_s < ANSWERED_S,
+            ):
                 self._services.pass_wanted.set()
         except Fs3Error:
             pass  # it answered, or the answer is late: no evidence

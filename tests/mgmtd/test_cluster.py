@@ -172,6 +172,12 @@ def test_a_primary_that_hears_nobody_changes_nothing() -> None:
             for c, info in world.nodes[11].agent.routing.chains.items()
             for m in info.members
         )
+        for number in world.nodes:  # one after the other is heard again
+            world.faults.cut.pop(("m1", f"s{number}"))
+            world.faults.cut.pop((f"s{number}", "m1"))
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(8.0)
+        assert not world.told("chain changed")
 
     run_world(scenario)
 

@@ -57,3 +57,68 @@ def test_a_beacon_counts_once() -> None:
     assert beacon(found, 2, 10.5) is Hearing.COUNTED
     assert beacon(found, 2, 14.0) is Hearing.DROPPED
     assert found.lives[NODE].heard_s == 10.5
+
+
+# --- a primary that is cut off itself
+
+OTHERS = (NodeId(12), NodeId(13))
+
+
+def three(at_s: float) -> Liveness:
+    """Three nodes, all heard at that time."""
+    found = alive(at_s)
+    for node in OTHERS:
+        found.register(node, RUN, at_s, heard=True)
+    return found
+
+
+def heard_again(found: Liveness, node: NodeId, sequence: int, at_s: float) -> None:
+    """Beacons of one node: the first one tells it the nonce, if that has changed."""
+    for count_ in range(2):
+        nonce = found.lives[node].nonce
+        if found.on_beacon(node, RUN, sequence + count_, nonce, BEACON, at_s) is Hearing.COUNTED:
+            return
+
+
+def test_a_primary_that_hears_nobody_finds_nobody_dead() -> None:
+    found = three(10.0)
+    found.on_evidence(NODE, RUN, "no connection in time", 11.2, answered=False)
+    for now_s in (12.0, 20.0, 60.0):
+        assert found.verdict(NODE, 11.6, now_s) is Verdict.SUSPECTED
+        assert found.verdict(OTHERS[0], 11.6, now_s) is Verdict.SILENT
+
+
+def test_who_is_heard_first_again_is_not_the_only_one_that_lives() -> None:
+    found = three(10.0)
+    found.on_evidence(NODE, RUN, "no connection in time", 11.2, answered=False)
+    heard_again(found, OTHERS[0], 5, 20.0)
+    assert [found.verdict(node, 11.6, 20.0) for node in (NODE, *OTHERS)] == [Verdict.ALIVE] * 3
+    for beat in range(1, 11):
+        heard_again(found, OTHERS[0], 10 * beat, 20.0 + beat / 2)
+        expected = Verdict.DEAD if beat == 10 else Verdict.SILENT if beat > 3 else Verdict.ALIVE
+        assert [found.verdict(n, 11.6, 20.0 + beat / 2) for n in (NODE, OTHERS[1])] == [expected] * 2
+
+
+def test_who_was_suspected_before_the_primary_was_cut_off_stays_so() -> None:
+    found = three(10.0)
+    found.on_evidence(NODE, RUN, "reset", 10.1)
+    heard_again(found, OTHERS[0], 5, 10.4)
+    assert found.verdict(NODE, 11.6, 12.0) is Verdict.DEAD, "whoever is deaf now has heard others since"
+    heard_again(found, OTHERS[0], 9, 20.0)
+    assert found.verdict(NODE, 11.6, 20.0) is Verdict.DEAD
+
+
+def test_a_node_that_refuses_is_dead_whoever_is_deaf() -> None:
+    """After a kill of everything but the primary, whoever comes back must not wait for those that do not."""
+    found = three(10.0)
+    found.on_evidence(NODE, RUN, "refused", 11.2)
+    assert found.verdict(NODE, 11.6, 12.0) is Verdict.DEAD
+    heard_again(found, OTHERS[0], 5, 20.0)
+    assert found.verdict(NODE, 11.6, 20.0) is Verdict.DEAD
+
+
+def test_a_beacon_heard_while_somebody_looked_says_more_than_what_was_found() -> None:
+    found = alive(10.0)
+    beacon(found, 2, 10.5)
+    assert not found.on_evidence(NODE, RUN, "no connection in time", 11.0, began_s=10.0)
+    assert found.on_evidence(NODE, RUN, "no connection in time", 11.6, began_s=10.6)

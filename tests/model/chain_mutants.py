@@ -368,12 +368,12 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "V1 pendings kept": Mutant(_m(store=PendingsKept), "lost", 3),
+    "V1 pendings kept": Mutant(_m(store=PendingsKept), "", 1),
     "V2 nothing inherited": Mutant(_m(replica=NothingInherited), "tail", 3),
     "V3 silent older blocks": Mutant(_m(decide=silent_older_blocks), "join", 1),
     "V4 raise does not wait": Mutant(_m(replica=RaisePassesWritesInFlight), "head", 2),
     "V4 every hop checks": Mutant(_m(replica=EveryHopChecksEpochs), "join", 2),
-    "V7 no start wait": Mutant(_m(leases=NoStartWait), "isolated", 1),
+    "V7 no start wait": Mutant(_m(leases=NoStartWait), "isolated", 5),
     "V8 any routing counts": Mutant(_m(leases=AnyRoutingCounts), "routing", 1),
     "committed before staged": Mutant(_m(replica=CommitsBeforeStagedEverywhere), "head", 1),
     "identity carried": Mutant(_m(node=IdentityCarried), "head", 1),

@@ -260,7 +260,7 @@ class ChainTrouble:
     # --- faults that come together ---
 
     def isolated_restart(self) -> None:
-        """The chain lives by its members' leases, long unheard; one restarts, is heard, and is deaf to them.
+        """The chain lives by its members' leases, all but one unheard; that one restarts, deaf to them.
 
         The others count as dead and leave while a grant that the restarted one does not remember runs (V7).
         """
@@ -270,16 +270,16 @@ class ChainTrouble:
         first = world.rng.choice(serving)
         for mgmtd in MGMTDS:
             for number in NODES:
-                length_s = 6.0 if number == first else 9.0
-                self._cut(("udp", "rpc"), mgmtd, number, length_s)
-                self._cut(("udp", "rpc"), number, mgmtd, length_s)
+                if number != first:
+                    self._cut(("udp", "rpc"), mgmtd, number, 9.0)
+                    self._cut(("udp", "rpc"), number, mgmtd, 9.0)
 
         def restart() -> None:
             for number in NODES:
                 self._cut(("udp",), first, number, 3.0)
             self.kill(first, 0.2, known=False)
 
-        world.after(5.8, restart)
+        world.after(world.rng.uniform(4.0, 4.8), restart)
 
     def removed_unheard(self) -> None:
         """A serving member is drained and does not hear of it; its datagrams pass (V8)."""
