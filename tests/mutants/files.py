@@ -12,6 +12,7 @@ FILES = (
         "3.9",
         (Edit("meta/ops/spill.py", "        put_spill(txn, record.inode, mine)\n", ""),),
         (f"{FILES_TESTS}::test_a_file_moves_out_in_two_steps_and_readers_see_it_whole",),
+        seeds=6,
     ),
     Mistake(
         "settlement without epoch",
@@ -47,6 +48,7 @@ FILES = (
             ),
         ),
         ("tests/meta/test_exactly_once.py::test_an_unknown_commit_result_is_resolved_by_the_slot",),
+        seeds=4,
     ),
     Mistake(
         "a cut without the second epoch",

@@ -128,7 +128,7 @@ LEASES = (
             ),
             Edit(
                 "mgmtd/liveness.py",
-                "return Verdict.DEAD if is_over else Verdict.SUSPECTED",
+                "return Verdict.DEAD if is_over and not is_of_own else Verdict.SUSPECTED",
                 "return Verdict.DEAD",
             ),
         ),

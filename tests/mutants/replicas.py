@@ -18,6 +18,7 @@ REPLICAS = (
         (Edit(REPLICA, "if successor is None:", "if successor is None or pending.failure_count:"),),
         (f"{STEPS}::test_pendings_are_sent_again_every_300_ms",),
         (Walks("chain", "head", 4),),
+        seeds=4,
     ),
     Mistake(
         "the last member commits without a lease",
@@ -43,6 +44,7 @@ REPLICAS = (
         ),
         (f"{STEPS}::test_a_syncing_last_member_commits_without_a_lease",),
         (Walks("chain", "", 4),),
+        seeds=4,
     ),
     Mistake(
         "identity with the carried chain version",
@@ -58,6 +60,7 @@ REPLICAS = (
         ),
         (f"{STEPS}::test_an_identity_keeps_the_chain_version_of_its_assignment",),
         (Walks("chain", "head", 4),),
+        seeds=4,
     ),
     Mistake(
         "chain version not checked under the lock, numbering",
@@ -99,6 +102,7 @@ REPLICAS = (
             f"{STEPS}::test_a_chain_that_is_stuck_holds_nobodys_buffer",
         ),
         (Walks("chain", "head", 4),),
+        seeds=4,
     ),
     Mistake(
         "pending dropped on a new chain version",
@@ -112,6 +116,7 @@ REPLICAS = (
         ),
         (f"{PAPER}::test_section_2_5_a_new_head_rolls_forward_before_it_gives_a_number",),
         (Walks("chain", "head", 6),),
+        seeds=4,
     ),
     Mistake(
         "replicas are not compared",
@@ -305,6 +310,7 @@ REPLICAS = (
         "4.9",
         (Edit("storage/epochs.py", "if standing.successor is None:", "if True:"),),
         (f"{STEPS}::test_an_epoch_waits_for_what_was_numbered_and_stops_the_rest",),
+        seeds=4,
     ),
     Mistake(
         "an ended session is not refused",
@@ -418,7 +424,7 @@ RESYNCS = (
         "SYNCING keeps its pendings",
         "4.6, V1",
         (Edit("storage/engine/store.py", "self._stager.drop_pendings(batch)", "self._core.apply(batch)"),),
-        (f"{TROUBLE}::test_a_version_that_only_the_returning_member_had_is_gone",),
+        ("tests/storage/test_resync.py::test_what_only_the_returning_member_staged_is_gone",),
     ),
     Mistake(
         "SYNCING keeps its dedup table",

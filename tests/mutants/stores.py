@@ -77,6 +77,7 @@ STORES = (
             ),
         ),
         (f"{CUTS}::test_a_cut_at_a_sample_of_steps",),
+        seeds=4,
     ),
     Mistake(
         "dedup not persisted",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from fs3.errors import MaybeApplied
 from fs3.wire.chunk import UpdateKind
 
 from .resync_shop import chain_of, chunk
@@ -46,3 +49,22 @@ async def test_a_short_absence_moves_only_what_has_changed(tmp_path: Path) -> No
         assert c.value(2, "fs3_storage_resync_chunks_total") == 10, "compared 5, copied 5"
         assert c.value(3, "fs3_storage_resync_received_bytes_total") == 5 * 65536
         await until(lambda: c.value(2, "fs3_storage_resync_jobs") == 0)
+
+
+async def test_what_only_the_returning_member_staged_is_gone(tmp_path: Path) -> None:
+    """``chain_model`` V1: nobody else has seen it, and the chunk has not changed since. As a SYNCING last
+    member the old head would commit it all by itself."""
+    async with chain_of(tmp_path) as c:
+        await c.user.write(b"before", 0)
+        await c.cluster.stop_node(2)
+        with pytest.raises(MaybeApplied):
+            await c.user.send(c.user.request(b"only here", 0), b"only here", timeout_s=1)
+        assert c.store(1).pendings()
+        await c.cluster.start_node(2)
+        await c.cluster.stop_node(1)
+        c.publish(2, 3)
+        await c.cluster.start_node(1)
+        c.publish(2, 3, 1, syncing=1)
+        await c.synced(1)
+        c.check_equal(2, 3, 1)
+        assert c.content(1, chunk(0)) == b"before"
