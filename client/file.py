@@ -104,8 +104,7 @@ class AsyncFile:
         core = self._core
         settings = core.settings
         self._small = None
-        self._end = end = core.files.share_end(file.inode)
-        end.end_bytes = max(end.end_bytes, file.length_bytes)
+        self._end = core.files.share_end(file)
         self._behind = WriteBehind(
             file, core.writer, core.scope, settings.write_behind_bytes_max, settings.write_timeout_s
         )
@@ -488,7 +487,7 @@ class AsyncFile:
         if self._behind is not None:
             await self._behind.abandon()
         if self._end is not None and self._file is not None:
-            self._core.files.unshare_end(self._file.inode)
+            self._core.files.unshare_end(self._file)
             self._end = None
         if self._file is not None:
             self._core.files.close(self._file)

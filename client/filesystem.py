@@ -125,7 +125,7 @@ class AsyncFileSystem:
         """
         flags = parse_mode(mode)
         core = self._core
-        with posix_errors(path):
+        with posix_errors(path), core.files.opening():
             session = await core.sessions.current()
             limit_bytes = session.inline_limit_bytes
             if flags.truncates and not create_now:
@@ -135,9 +135,9 @@ class AsyncFileSystem:
                 file = await self._create(path, flags, permissions)
             else:
                 file = await self._open(path, flags)
-        return AsyncFile(
-            core, path, mode, flags, file, inline_limit_bytes=limit_bytes, permissions=permissions
-        )
+            return AsyncFile(
+                core, path, mode, flags, file, inline_limit_bytes=limit_bytes, permissions=permissions
+            )
 
     async def _open(self, path: str, flags: OpenFlags) -> OpenFile:
         core = self._core

@@ -6,7 +6,8 @@ epoch or layout has changed (StaleFile). Reader and writer work on ``OpenFile``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from fs3.errors import InvalidRequest, StaleFile, StaleRouting
 from fs3.ids import ChainId, Epoch, InodeId
@@ -130,6 +131,25 @@ class FileTable:
         self._settings = settings
         self._chains: dict[Layout, tuple[ChainId, ...]] = {}
         self._ends: dict[InodeId, SharedEnd] = {}
+        self._left: dict[InodeId, tuple[int, Epoch]] = {}
+        """Ends that nobody uses: how many openings had begun when the last user left, and the epoch then."""
+        self._opening: dict[int, None] = {}
+        self._openings_begun = 0
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[None]:
+        """While a file is opened: until whoever opens it has taken its shared end.
+
+        The answer may have been given before another handle appended and was closed, and come after that.
+        """
+        self._openings_begun += 1
+        number = self._openings_begun
+        self._opening[number] = None
+        try:
+            yield
+        finally:
+            del self._opening[number]
+            self._forget_ends()
 
     async def opened(self, path: str, session: Session, mode: OpenMode, answer: OpenResponse) -> OpenFile:
         """The file that an OPEN or CREATE answered with."""
@@ -184,18 +204,31 @@ class FileTable:
         file.session.capabilities.replace(file.capability, answer.capability)
         await self._take(file, answer.attributes, answer.content)
 
-    def share_end(self, inode: InodeId) -> SharedEnd:
+    def share_end(self, file: OpenFile) -> SharedEnd:
         """The shared end of a file that is open for writing in chunks; ``unshare_end`` when done."""
-        end = self._ends.setdefault(inode, SharedEnd())
+        end = self._ends.setdefault(file.inode, SharedEnd())
+        _, epoch = self._left.pop(file.inode, (0, file.epoch))
+        if epoch != file.epoch:
+            end.end_bytes = 0  # it was cut meanwhile
+        end.end_bytes = max(end.end_bytes, file.length_bytes)
         end.user_count += 1
         return end
 
-    def unshare_end(self, inode: InodeId) -> None:
+    def unshare_end(self, file: OpenFile) -> None:
         """A handle less uses it."""
-        end = self._ends[inode]
+        end = self._ends[file.inode]
         end.user_count -= 1
         if not end.user_count:
-            del self._ends[inode]
+            self._left[file.inode] = self._openings_begun, file.epoch
+            self._forget_ends()
+
+    def _forget_ends(self) -> None:
+        """Those that no opening under way can need."""
+        oldest = next(iter(self._opening), self._openings_begun + 1)
+        for inode, (begun, _) in list(self._left.items()):
+            if begun >= oldest:
+                break
+            del self._left[inode], self._ends[inode]
 
     async def look_again(self, file: OpenFile, timeout_s: float) -> None:
         """Learn the length that others have given the file since."""
