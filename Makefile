@@ -24,8 +24,8 @@ test: venv ## the default test suite, on all cores
 soak: venv ## everything at length: long seeds, real processes, crash tests, many examples
 	@$(PYTHON_OF_VENV) -m pytest --tier=all --hypothesis-profile=soak --timeout=3600 $(ARGS)
 
-sim: venv ## the simulated world: the real servers under virtual time, all seeds
-	@$(PYTHON_OF_VENV) -m pytest tests/sim --tier=all $(ARGS)
+sim: venv ## the simulated world: seeds of the real servers under faults (SEEDS=100, SEED=… for one)
+	@$(PYTHON_OF_VENV) -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100) --coverage auto) $(ARGS)
 
 mutants: venv ## one mistake at a time in the product: who notices, after how long; build/mutants/report.json
 	@$(PYTHON_OF_VENV) -m tests.mutants $(ARGS)

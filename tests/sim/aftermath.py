@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 
 from fs3.ids import ChainId, InodeId
@@ -13,6 +14,7 @@ from fs3.storage.runner import TargetRunner
 
 from .checkers import replicas_identical
 from .cluster import World
+from .seen import IDENTICAL, LEAKS, NO_BUG, SERVING, Problem
 
 CALM_TIMEOUT_S = 60.0
 FORGET_TIMEOUT_S = 150.0
@@ -21,39 +23,52 @@ PASSING = (b"SESS", b"SREN", b"SNON", b"OPEN", b"SOPN", b"SLOT", b"CUTQ", b"SPLQ
 """Records that go with the sessions, or with the work, that they are of."""
 
 
-async def settled(world: World) -> list[str]:
+async def settled(world: World) -> list[Problem]:
     """Wait until all chains serve and nothing is pending; then compare replicas and verify their bytes."""
-    problems = await _within(world, lambda: _not_serving(world)) or await _within(
-        world, lambda: _pending(world)
-    )
+    problems = await _within(world, SERVING, lambda: _not_serving(world))
+    problems = problems or await _within(world, SERVING, lambda: _pending(world))
+    if problems:
+        return problems  # replicas that are not at rest may differ
     for chain, runners in sorted(_replicas(world).items()):
         content: list[tuple[str, dict[object, object]]] = []
         for host, runner in runners.items():
             chunks = runner.store.list_chunks(limit=1_000_000)
             content.append((host, {chunk: state.committed for chunk, state in chunks}))
             problems += [
-                f"chain {chain}, {host}: {chunk} is damaged: {damage}"
+                Problem(IDENTICAL, f"chain {chain}, {host}: {chunk} is damaged: {damage}", chunk)
                 for chunk, _ in chunks
                 if (damage := runner.store.verify_chunk(chunk))
             ]
-        problems += replicas_identical(content, chain)
+        problems += [Problem(IDENTICAL, text, chain=chain) for text in replicas_identical(content, chain)]
     return problems
 
 
-async def left_over(world: World) -> list[str]:
+def bugs(world: World) -> list[Problem]:
+    """Handlers and tasks that ended with what nobody expects."""
+    found = [Problem(NO_BUG, text) for text in world.failures]
+    for event in world.events:
+        error = event.get("exc_info")
+        if isinstance(error, BaseException):
+            text = "".join(traceback.format_exception(error, limit=-4))
+            found.append(Problem(NO_BUG, f"{event.get('host')}, {event.get('method')}: {text}"))
+    return found
+
+
+async def left_over(world: World) -> list[Problem]:
     """Every client has gone: no session, open file, answer or chunk without a file may be left for long."""
-    records = await _within(world, lambda: _records(world), FORGET_TIMEOUT_S)
-    return records or await _within(world, lambda: _orphans(world))
+    records = await _within(world, LEAKS, lambda: _records(world), FORGET_TIMEOUT_S)
+    return records or await _within(world, LEAKS, lambda: _orphans(world))
 
 
 async def _within(
-    world: World, look: Callable[[], list[str]], timeout_s: float = CALM_TIMEOUT_S
-) -> list[str]:
+    world: World, checker: str, look: Callable[[], list[str]], timeout_s: float | None = None
+) -> list[Problem]:
     """What ``look`` still finds after ``timeout_s``; nothing, as soon as it finds nothing."""
+    timeout_s = CALM_TIMEOUT_S if timeout_s is None else timeout_s
     deadline_s = world.loop.time() + timeout_s
     while found := look():
         if world.loop.time() > deadline_s:
-            return [f"after {timeout_s:.0f} s of calm: {text}" for text in found]
+            return [Problem(checker, f"after {timeout_s:.0f} s of calm: {text}") for text in found]
         await asyncio.sleep(0.5)
     return []
 
@@ -61,6 +76,8 @@ async def _within(
 def _replicas(world: World) -> dict[ChainId, dict[str, TargetRunner]]:
     found: dict[ChainId, dict[str, TargetRunner]] = {}
     for host, server in world.storages.items():
+        if host not in world.processes:
+            continue
         for chain, runner in server.targets.by_chain.items() if server.targets else ():
             found.setdefault(chain, {})[host] = runner
     return found
@@ -69,9 +86,9 @@ def _replicas(world: World) -> dict[ChainId, dict[str, TargetRunner]]:
 def _not_serving(world: World) -> list[str]:
     """Members of chains that do not serve at the chain's newest version, in their present generation."""
     newest: dict[ChainId, ChainInfo] = {}
-    for server in world.storages.values():
-        if server.agent is None:
-            return ["a storage node has not started"]
+    for host, server in world.storages.items():
+        if server.agent is None or host not in world.processes:
+            return [f"{host} does not run"]
         for chain, info in server.agent.routing.chains.items():
             if chain not in newest or newest[chain].version < info.version:
                 newest[chain] = info

@@ -125,15 +125,15 @@ def judge(history: ChunkHistory) -> Impossible | None:
     """None if the history is linearizable, else where it breaks."""
     ops = [op for op in history.ops if op.kind != "read" or op.has_ended]
     events = sorted(
-        [(op.start_s, 1, number) for number, op in enumerate(ops)]
-        + [(op.end_s, 0, number) for number, op in enumerate(ops) if op.has_ended]
+        [(op.start_s, 0, number) for number, op in enumerate(ops)]
+        + [(op.end_s, 1, number) for number, op in enumerate(ops) if op.has_ended]
         + [(op.lapses_s, 2, number) for number, op in enumerate(ops) if _may_lapse(op)]
     )
     configs: set[_Config] = {((0,) * history.block_count, frozenset())}
     open_ops: dict[int, ChunkOp] = {}
     for _, kind, number in events:
         op = ops[number]
-        if kind == 1:
+        if kind == 0:
             open_ops[number] = op
             continue
         if kind == 2:

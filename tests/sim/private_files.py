@@ -9,20 +9,31 @@ from __future__ import annotations
 from fs3.client.filesystem import AsyncFileSystem
 from fs3.rng import Rng
 
-MOST_BYTES = 200 * 1024
-FILES_MAX = 4
+from .seen import SURVIVE, Problem
+
+MOST_BYTES = 140 * 1024
+FILES_MAX = 3
 
 
 class PrivateFiles:
     """Those of one client, in ``directory``; their names begin with ``prefix``."""
 
-    def __init__(self, fs: AsyncFileSystem, directory: str, prefix: str, rng: Rng) -> None:
+    def __init__(
+        self,
+        fs: AsyncFileSystem,
+        directory: str,
+        prefix: str,
+        rng: Rng,
+        problems: list[Problem] | None = None,
+    ) -> None:
+        """``problems``: where what is wrong is noted."""
         self._fs = fs
         self._start = f"{directory}/{prefix}"
         self._rng = rng
         self._contents: dict[str, bytearray] = {}
         self._made_count = 0
-        self.problems: list[str] = []
+        self._problems = problems if problems is not None else []
+        self._is_busy = False
 
     def _new_path(self) -> str:
         self._made_count += 1
@@ -34,13 +45,26 @@ class PrivateFiles:
         return (self._rng.randbytes(16) * (length // 16 + 1))[:length]
 
     async def change(self) -> None:
-        """One change of one file, or a new file."""
+        """One change of one file, or a new file; nothing while another one is under way."""
+        if self._is_busy:
+            return
+        self._is_busy = True
+        try:
+            await self._change()
+        finally:
+            self._is_busy = False
+
+    async def _change(self) -> None:
         if (len(self._contents) < FILES_MAX and self._rng.random() < 0.4) or not self._contents:
             await self._create()
             return
         path = self._rng.choice(list(self._contents))
         act = self._rng.choice((self._write, self._write, self._append, self._cut, self._check, self._drop))
-        await act(path)
+        try:
+            await act(path)
+        except OSError:
+            self._contents.pop(path, None)  # nobody knows what it holds
+            raise
 
     async def check_all(self) -> None:
         """Every file has its content."""
@@ -79,7 +103,9 @@ class PrivateFiles:
         if data != content:
             places = [at for at in range(min(len(data), len(content))) if data[at] != content[at]]
             wrong = f"{len(places)} wrong, first at {places[:1]}"
-            self.problems.append(f"{path}: {len(data)} bytes instead of {len(content)}, {wrong}")
+            text = f"{path}: {len(data)} bytes instead of {len(content)}, {wrong}"
+            inode = (await self._fs.attributes(path)).inode
+            self._problems.append(Problem(SURVIVE, text, inode=inode))
 
     async def _drop(self, path: str) -> None:
         """Remove it, or give it another name."""

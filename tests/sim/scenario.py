@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fs3.kv.faults import FaultRates
 from fs3.rng import Rng, derived_rng
 from fs3.tasks import TaskScope
 
-from .aftermath import left_over, settled
+from . import branches
+from .aftermath import bugs, left_over, settled
 from .cluster import World, WorldShape
-from .loop import SimLoop, run_virtual
+from .fsck import complaints
+from .late import LateClient
+from .loop import START_S, SimLoop, run_virtual
+from .outcome import Outcome
+from .pinned import PinnedReader
+from .seen import SERVING, Problem, Seen
 from .trouble import Trouble
+from .versions import watch_versions
 from .wires import LinkFaults
-from .workload import ClientActor, Seen, prepare
+from .workload import Burst, ClientActor, Races, bursts, prepare
 
-OPERATIONS = 60
-"""Of each client."""
+CLIENTS = 4
+OPERATIONS = 2
+"""Of each lane of a client in a burst."""
+PINNED_READS = 3
+"""Of a pinned reader in a burst."""
+PINNED = (1, 2)
+"""Clients whose connections pinned readers use."""
 WORK_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a seed came to."""
+class Size:
+    """How much clients do."""
 
-    seed: int
-    problems: tuple[str, ...]
-    trace: str
-    operation_count: int
-    read_count: int
-    simulated_s: float
-    faults: tuple[tuple[str, int], ...]
+    bursts: int = 28
+    span_s: float = 58.0
+    """Over which the bursts are spread."""
+
+
+WHOLE = Size()
+BRIEF = Size(bursts=8, span_s=12.0)
+"""For tests that are run often."""
+WEATHER = ("slow", "reset", "datagram loss", "datagram copy")
+"""What strikes deliveries at rates of its own, beside what ``trouble`` does."""
+Look = Callable[[World, Seen], None]
+"""Told of the world and of what is seen in it when a run begins."""
 
 
 def draw_faults(rng: Rng) -> tuple[LinkFaults, FaultRates]:
@@ -58,47 +76,71 @@ def draw_faults(rng: Rng) -> tuple[LinkFaults, FaultRates]:
     return links, store
 
 
-def run_seed(seed: int) -> Outcome:
+def run_seed(seed: int, look: Look | None = None, size: Size = WHOLE) -> Outcome:
     """Run one seed to its end."""
-    return run_virtual(_run(seed), SimLoop())
+    return run_virtual(_run(seed, look, size), SimLoop())
 
 
-async def _run(seed: int) -> Outcome:
+async def _run(seed: int, look: Look | None, size: Size) -> Outcome:
+    branches.install()
+    versions = watch_versions()
     links, store = draw_faults(derived_rng(seed, "faults"))
     quiet = LinkFaults(latency_s=links.latency_s)
-    shape = WorldShape(targets_per_node_count=3)
-    world = World(seed, shape, quiet, FaultRates())
-    seen = Seen()
+    world, seen = World(seed, WorldShape(client_count=CLIENTS), quiet, FaultRates()), Seen()
+    if look is not None:
+        look(world, seen)
     await world.start()
-    await prepare(world)
+    await prepare(world, seen)
     world.net.weather.faults = links
     world.set_kv_rates(store)
-    actors = [ClientActor(world, i, seen) for i in range(len(world.clients))]
-    trouble = Trouble(world, derived_rng(seed, "trouble"))
-    async with TaskScope("actors", world.failed) as scope:
-        befalling = scope.start("trouble", trouble.run())
-        works = [scope.start(f"actor {i}", actor.run(OPERATIONS)) for i, actor in enumerate(actors)]
-        async with asyncio.timeout(WORK_TIMEOUT_S):
-            for work in works:
-                await work
-        trouble.end()
-        await befalling
+    races = Races(seen)
+    actors = [ClientActor(world, i, seen, races) for i in range(len(world.clients))]
+    problems = await _work(world, seen, actors, size)
     world.calm()
-    problems = await settled(world)
+    problems += await settled(world)
     for actor in actors:
         await actor.read_everything()
-    problems += seen.judge() + world.failures
+    races.judge()
+    problems += seen.judge()
     await world.stop_clients()
     problems += await left_over(world)
-    simulated_s = world.loop.time()
+    problems += await complaints(world)
+    simulated_s = world.loop.time() - START_S
     await world.stop_servers()
-    problems += world.failures
+    problems += [*versions.problems, *bugs(world)]
     return Outcome(
         seed=seed,
         problems=tuple(dict.fromkeys(problems)),
         trace=world.net.weather.trace,
-        operation_count=seen.operation_count,
-        read_count=sum(register.read_count for register in seen.registers.values()),
         simulated_s=simulated_s,
+        shares=seen.shares,
         faults=tuple(sorted(links.counts.items())),
+        branches=branches.taken(world),
     )
+
+
+async def _work(world: World, seen: Seen, actors: list[ClientActor], size: Size) -> list[Problem]:
+    """Clients at work under trouble, until all have done theirs."""
+    rng = world.rng("bursts")
+    schedule = bursts(rng, size.bursts, size.span_s)
+    late: list[Burst] = [rng.choice(schedule)] if rng.random() < 0.5 else []
+    trouble = Trouble(world, world.rng("trouble"))
+    async with TaskScope("actors", world.failed) as scope:
+        befalling = scope.start("trouble", trouble.run())
+        works = [scope.start(f"actor {i}", actor.run(schedule, OPERATIONS)) for i, actor in enumerate(actors)]
+        works += [
+            scope.start(f"pinned {i}", PinnedReader(world, i, seen).run(schedule, PINNED_READS))
+            for i in PINNED
+        ]
+        works += [
+            scope.start(f"late {i}", LateClient(world, i, seen, world.rng(f"late{i}")).run(burst))
+            for i, burst in enumerate(late)
+        ]
+        _, waiting = await asyncio.wait(works, timeout=WORK_TIMEOUT_S)
+        for work in works:
+            if work.done():
+                work.result()
+        trouble.end()
+        await befalling
+    left = ", ".join(sorted(task.get_name() for task in waiting))
+    return [Problem(SERVING, f"after {WORK_TIMEOUT_S:.0f} s still at work: {left}")] if left else []

@@ -1,188 +1,307 @@
-"""What the simulated clients do: create, write, read, list, remove, and note all that they saw."""
+"""What the simulated clients do, all of it noted in ``Seen``.
+
+Clients work in bursts: at the same moment all of them turn to the same chunk of a shared file, and write
+parts of it, cut the file there, and read it, alone and in batches. Between that they append to logs, and
+make, read, exchange and remove files of their own. Each client has several lanes, each with its own handles,
+as processes of one machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import struct
+import contextlib
+import errno
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from fs3.client.file import AsyncFile
 from fs3.client.filesystem import AsyncFileSystem
 from fs3.layout import Layout
 from fs3.rng import Rng
+from fs3.tasks import TaskScope
 
-from .checkers import Register, linearizable
+from .blocks import BLOCK_BYTES, BLOCKS, CHUNK_BYTES, CHUNKS, FULL_BYTES, place, stamped, values_of
 from .cluster import World
+from .history import ChunkHistory, ChunkOp
 from .private_files import PrivateFiles
+from .seen import LINEARIZABLE, NO_ERROR, ONCE, SURVIVE, Seen
+from .small_files import AppendedFile, SmallFiles
 
-CHUNK_BYTES = 64 * 1024
-BLOCK_BYTES = 8 * 1024
-BLOCKS = 24
-"""Of one file: three chunks."""
-STAMP = struct.Struct("<QQ")
 DIRECTORY = "/work"
-SHARED = f"{DIRECTORY}/shared"
+SHARED = tuple(f"{DIRECTORY}/shared{i}" for i in range(2))
+LANES = 2
+"""Of each client."""
+REOPEN_SHARE = 0.05
+"""Of uses of a handle that open it anew."""
+Target = tuple[str, int]
+"""A shared file and the number of one of its chunks."""
 
 
-def stamped(value: int, block: int) -> bytes:
-    """The bytes of a block that holds ``value``."""
-    return STAMP.pack(value, block) * (BLOCK_BYTES // STAMP.size)
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """A moment at which all turn to one chunk."""
+
+    at_s: float
+    """After the beginning."""
+    target: Target
+    race: str
+    """A name that all may try to make: one succeeds."""
 
 
-def value_of(data: bytes, block: int) -> int | None:
-    """The value that a block holds; 0 for zeros, None if it is torn or of another block."""
-    if not any(data):
-        return 0
-    value, found = STAMP.unpack_from(data)
-    return value if found == block and data == stamped(value, block) else None
+def bursts(rng: Rng, count: int, span_s: float) -> list[Burst]:
+    """So many, spread over a time."""
+    times = sorted(rng.uniform(0, span_s) for _ in range(count))
+    return [
+        Burst(at_s, (rng.choice(SHARED), rng.randrange(CHUNKS)), f"{DIRECTORY}/race{number}")
+        for number, at_s in enumerate(times)
+    ]
 
 
-@dataclass(slots=True)
-class Seen:
-    """What all clients saw."""
+class Races:
+    """Names that several clients try to make at the same time."""
 
-    registers: dict[tuple[str, int], Register] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    operation_count: int = 0
-    next_value: int = 0
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+        self._winners: dict[str, int] = {}
 
-    def register(self, path: str, block: int) -> Register:
-        """The history of one block of one file."""
-        return self.registers.setdefault((path, block), Register(f"{path}[{block}]"))
+    async def run(self, fs: AsyncFileSystem, path: str) -> None:
+        """Try to be the one who makes it."""
+        self._winners.setdefault(path, 0)
+        try:
+            file = await fs.open(path, "xb")
+        except FileExistsError:
+            return
+        self._winners[path] += 1
+        await file.close()
 
-    def value(self) -> int:
-        """A value that nobody else writes."""
-        self.next_value += 1
-        return self.next_value
-
-    def judge(self) -> list[str]:
-        """Everything that must not be."""
-        return self.problems + [text for r in self.registers.values() if (text := linearizable(r))]
+    def judge(self) -> None:
+        """Each name was made by exactly one."""
+        for path, count in self._winners.items():
+            if count != 1:
+                self._seen.wrong(ONCE, f"{path} was made by {count} clients at once")
 
 
 class ClientActor:
-    """One client at work."""
+    """One client at work, in several lanes."""
 
-    def __init__(self, world: World, index: int, seen: Seen) -> None:
-        self._loop = world.loop
-        self._rng: Rng = world.rng(f"actor{index}")
+    def __init__(self, world: World, index: int, seen: Seen, races: Races) -> None:
+        self._world = world
         self._fs: AsyncFileSystem = world.clients[index]
-        self._index = index
         self._seen = seen
-        self._own: dict[str, int] = {}
-        """Small files of this client: path -> value."""
-        self._made = 0
-        self._private = PrivateFiles(self._fs, DIRECTORY, f"b{index}-", world.rng(f"private{index}"))
+        self._races = races
+        self._name = f"client{index}"
+        self.appended = AppendedFile(world, self._fs, f"{DIRECTORY}/log{index}", seen)
+        self.small = SmallFiles(world, self._fs, DIRECTORY, index, seen)
+        rng = world.rng(f"private{index}")
+        self.private = PrivateFiles(self._fs, DIRECTORY, f"b{index}-", rng, seen.problems)
+        self._lanes = [Lane(self, world, seen, number) for number in range(LANES)]
+        reader = self._fs.core.reader
+        self._note_read, reader.note = reader.note, self._noted  # type: ignore[method-assign]  # to count
 
-    async def run(self, operation_count: int) -> None:
-        """Do so many operations; what an application must never see is noted."""
-        actions: list[tuple[int, Callable[[], Awaitable[None]]]] = [
-            (6, self.write_block), (10, self.read_block), (3, self.create_small), (2, self.read_small),
-            (2, self.list_own), (1, self.remove_small), (1, self.rename_small), (4, self.change_private),
-        ]  # fmt: skip
-        weights = [weight for weight, _ in actions]
-        for _ in range(operation_count):
-            ((_, action),) = self._rng.choices(actions, weights)
-            try:
-                await action()
-            except OSError as error:
-                self._seen.problems.append(f"client {self._index}, {action.__name__}: {error!r}")
-            self._seen.operation_count += 1
-            if self._rng.random() < 0.2:
-                await asyncio.sleep(self._rng.uniform(0, 0.2))
+    def _noted(self, batch: object, took_s: float) -> None:
+        """A request for pieces was answered: by which member of each chain?"""
+        routing = self._fs.core.components.routing.routing
+        for piece in batch.pieces:  # type: ignore[attr-defined]
+            info = routing.chains.get(piece.chain)
+            serving = [routing.address_of(m.target) for m in info.serving] if info is not None else []
+            if len(serving) == self._world.shape.replication and batch.address in serving:  # type: ignore[attr-defined]
+                self._seen.shares.reads_at[f"member {serving.index(batch.address)}"] += 1  # type: ignore[attr-defined]
+        self._note_read(batch, took_s)  # type: ignore[arg-type]
 
-    def _file(self) -> str:
-        return self._rng.choice((SHARED, f"{DIRECTORY}/of{self._index}"))
+    @property
+    def fs(self) -> AsyncFileSystem:
+        return self._fs
 
-    async def write_block(self) -> None:
-        """Overwrite one block, durably."""
-        path, block, value = self._file(), self._rng.randrange(BLOCKS), self._seen.value()
-        register = self._seen.register(path, block)
-        async with await self._fs.open(path, "r+b") as file:
-            register.began(value, self._loop.time())
-            await file.pwrite(stamped(value, block), block * BLOCK_BYTES)
-            await file.fsync()
-            register.ended(value, self._loop.time())
+    @property
+    def name(self) -> str:
+        return self._name
 
-    async def read_block(self) -> None:
-        """Read one block of any file."""
-        other = self._rng.randrange(-1, 3)
-        path = SHARED if other < 0 else f"{DIRECTORY}/of{other}"
-        await self._read_block(path, self._rng.randrange(BLOCKS))
+    async def race(self, path: str) -> None:
+        """See ``Races``."""
+        await self._races.run(self._fs, path)
+
+    async def run(self, schedule: list[Burst], operation_count: int) -> None:
+        """Do ``operation_count`` operations a lane in each burst."""
+        await self.appended.make()
+        async with TaskScope(self._name, self._world.failed) as scope:
+            lanes = [
+                scope.start(f"{self._name} lane {n}", lane.run(schedule, operation_count))
+                for n, lane in enumerate(self._lanes)
+            ]
+            for lane in lanes:
+                await lane
 
     async def read_everything(self) -> None:
-        """Whatever was acknowledged is there: every block, every small file, the directory."""
-        for path in (SHARED, f"{DIRECTORY}/of{self._index}"):
-            for block in range(BLOCKS):
-                await self._read_block(path, block)
-        for path in self._own:
-            await self._check_small(path)
-        await self.list_own()
-        await self._private.check_all()
-        self._seen.problems += self._private.problems
-
-    async def change_private(self) -> None:
-        """Something with a file of several chunks that nobody else touches."""
-        await self._private.change()
-
-    async def _read_block(self, path: str, block: int) -> None:
-        async with await self._fs.open(path, "rb") as file:
-            start_s = self._loop.time()
-            data = await file.pread(BLOCK_BYTES, block * BLOCK_BYTES)
-            end_s = self._loop.time()
-        value = value_of(data, block)
-        register = self._seen.register(path, block)
-        if len(data) != BLOCK_BYTES or value is None:
-            self._seen.problems.append(f"{register.name}: torn or short: {data[:32]!r}… of {len(data)}")
-        elif problem := register.read(value, start_s, end_s):
-            self._seen.problems.append(problem)
-
-    async def create_small(self) -> None:
-        """Create a file with content; it must not be there yet."""
-        self._made += 1
-        path, value = f"{DIRECTORY}/s{self._index}-{self._made}", self._seen.value()
-        async with await self._fs.open(path, "xb") as file:
-            await file.write(STAMP.pack(value, self._index))
-        self._own[path] = value
-
-    async def read_small(self) -> None:
-        """Read back a file of ours."""
-        if self._own:
-            await self._check_small(self._rng.choice(list(self._own)))
-
-    async def _check_small(self, path: str) -> None:
-        data = await self._fs.read_file(path)
-        if data != STAMP.pack(self._own[path], self._index):
-            self._seen.problems.append(f"{path}: {data!r} is not what was written")
-
-    async def list_own(self) -> None:
-        """All our files, and no others of ours, are in the directory."""
-        prefix = f"s{self._index}-"
-        names = await self._fs.listdir(DIRECTORY)
-        ours = {f"{DIRECTORY}/{name}" for name in names if name.startswith(prefix)}
-        if ours != set(self._own):
-            self._seen.problems.append(f"client {self._index} lists {ours ^ set(self._own)} wrongly")
-
-    async def remove_small(self) -> None:
-        """Remove a file of ours; it must be there."""
-        if self._own:
-            path = self._rng.choice(list(self._own))
-            await self._fs.remove(path)
-            del self._own[path]
-
-    async def rename_small(self) -> None:
-        """Rename a file of ours."""
-        if self._own:
-            self._made += 1
-            path, new = self._rng.choice(list(self._own)), f"{DIRECTORY}/s{self._index}-{self._made}"
-            await self._fs.rename(path, new)
-            self._own[new] = self._own.pop(path)
+        """Whatever was acknowledged is there: every block, log, small and private file."""
+        for lane in self._lanes:
+            await lane.close()  # a handle may believe an old length for a second
+        for path in SHARED:
+            await self._fs.truncate(path, FULL_BYTES)
+            for chunk in range(CHUNKS):
+                await self._lanes[0].read(self._seen.histories[path, chunk], chunk, 0, BLOCKS, is_final=True)
+        await self.appended.check_all()
+        await self.small.check_all()
+        await self.private.check_all()
+        for lane in self._lanes:
+            await lane.close()
 
 
-async def prepare(world: World) -> None:
+class Lane:
+    """One thread of work of a client."""
+
+    def __init__(self, actor: ClientActor, world: World, seen: Seen, number: int) -> None:
+        self._actor = actor
+        self._world = world
+        self._seen = seen
+        self._loop = world.loop
+        self._rng = world.rng(f"{actor.name}/{number}")
+        self._name = f"{actor.name}.{number}"
+        self._handles: dict[tuple[str, str], AsyncFile] = {}
+        self._burst: Burst
+        self._begun: list[ChunkOp] = []
+        """By the present action."""
+        self._actions: list[tuple[str, int, Callable[[], Awaitable[None]]]] = [
+            ("write", 26, self._write), ("read", 26, self._read), ("batch", 12, self._batch),
+            ("cut", 2, self._cut), ("append", 6, actor.appended.append), ("small", 16, actor.small.change),
+            ("race", 2, self._race), ("private", 4, actor.private.change),
+        ]  # fmt: skip
+        self._weights = [weight for _, weight, _ in self._actions]
+
+    async def run(self, schedule: list[Burst], operation_count: int) -> None:
+        """Do so many operations in each burst; what an application must never see is noted."""
+        start_s = self._loop.time()
+        for burst in schedule:
+            self._burst = burst
+            await asyncio.sleep(
+                max(0.0, start_s + burst.at_s + self._rng.random() * 0.001 - self._loop.time())
+            )
+            for _ in range(operation_count):
+                ((kind, _, action),) = self._rng.choices(self._actions, self._weights)
+                self._begun = []
+                try:
+                    await action()
+                except OSError as error:
+                    await self._failed(kind, error)
+                self._seen.did(kind)
+
+    async def _failed(self, kind: str, error: OSError) -> None:
+        """A full disk refuses new chunks; nothing else is for an application to see."""
+        now_s = self._loop.time()
+        for op in self._begun:
+            op.lapses_s = min(op.lapses_s, now_s)
+        if error.errno == errno.ENOSPC:
+            self._seen.did("refused: no space")
+            with contextlib.suppress(OSError):
+                await self.close()
+            return
+        history = self._seen.histories[self._burst.target] if kind in ("write", "read", "cut") else None
+        self._seen.wrong(NO_ERROR, f"{self._name}, {kind} {self._burst.target}: {error!r}", history)
+
+    async def close(self) -> None:
+        """All handles."""
+        while self._handles:
+            _, handle = self._handles.popitem()
+            await handle.close()
+
+    async def _handle(self, path: str, mode: str) -> AsyncFile:
+        handle = self._handles.get((path, mode))
+        if handle is not None and self._rng.random() < REOPEN_SHARE:
+            del self._handles[path, mode]
+            await handle.close()
+            handle = None
+        if handle is None:
+            handle = self._handles[path, mode] = await self._actor.fs.open(path, mode)
+        return handle
+
+    def _blocks(self) -> tuple[int, int]:
+        """Some neighbouring blocks: first, how many."""
+        first = self._rng.randrange(BLOCKS)
+        return first, self._rng.randint(1, min(3, BLOCKS - first))
+
+    def _begin(self, kind: str, history: ChunkHistory, first: int, values: tuple[int, ...] = ()) -> ChunkOp:
+        op = history.begin(kind, self._name, self._loop.time(), first, values)
+        self._begun.append(op)
+        return op
+
+    async def _write(self) -> None:
+        """Some blocks; to the disks, and sometimes also for all to see how long the file is."""
+        (path, chunk), (first, count) = self._burst.target, self._blocks()
+        value = self._seen.value()
+        file = await self._handle(path, "r+b")
+        op = self._begin("write", self._seen.histories[path, chunk], first, (value,) * count)
+        data = b"".join(stamped(value, chunk, block) for block in range(first, first + count))
+        await file.pwrite(data, place(chunk, first))
+        await (file.fsync() if self._rng.random() < 0.2 else file.flush())
+        op.ended(self._loop.time())
+
+    async def _cut(self) -> None:
+        """The file ends in this chunk; sometimes it is given its old length at once."""
+        path, chunk = self._burst.target
+        first = self._rng.randrange(BLOCKS)
+        by_handle = self._rng.random() < 0.5
+        file = await self._handle(path, "r+b") if by_handle else None
+        ops = [
+            self._begin("cut", self._seen.histories[path, number], first if number == chunk else 0)
+            for number in range(chunk, CHUNKS)
+        ]
+        length = place(chunk, first)
+        await (file.truncate(length) if file is not None else self._actor.fs.truncate(path, length))
+        for op in ops:
+            op.ended(self._loop.time())
+        if self._rng.random() < 0.7:
+            await self._actor.fs.truncate(path, FULL_BYTES)
+
+    async def _read(self) -> None:
+        path, chunk = self._burst.target
+        first = self._rng.choice((0, self._rng.randrange(BLOCKS)))
+        await self.read(self._seen.histories[path, chunk], chunk, first, BLOCKS - first)
+
+    async def read(
+        self, history: ChunkHistory, chunk: int, first: int, count: int, *, is_final: bool = False
+    ) -> None:
+        """Read some blocks of one chunk."""
+        path = history.name.partition("#")[0]
+        file = await self._handle(path, "rb")
+        op = self._begin("read", history, first)
+        op.is_final = is_final
+        data = await file.pread(count * BLOCK_BYTES, place(chunk, first))
+        self._saw(op, history, data, chunk, count)
+
+    def _saw(
+        self, op: ChunkOp, history: ChunkHistory, data: bytes | memoryview, chunk: int, count: int
+    ) -> None:
+        op.ended(self._loop.time())
+        values = values_of(data, chunk, op.first, count)
+        if isinstance(values, str) or (op.is_final and len(data) < count * BLOCK_BYTES):
+            checker = SURVIVE if op.is_final else LINEARIZABLE
+            self._seen.wrong(checker, f"{history.name}, {op}: {values}, {len(data)} bytes", history)
+        else:
+            op.values = values
+
+    async def _batch(self) -> None:
+        """Ranges of several chunks and files at once, the burst's own among them."""
+        others = [(path, chunk) for path in SHARED for chunk in range(CHUNKS)]
+        targets = {self._burst.target: None, **dict.fromkeys(self._rng.sample(others, 3))}
+        files = {path: await self._handle(path, "rb") for path in {path: None for path, _ in targets}}
+        parts = [(target, *self._blocks()) for target in targets]
+        ops = [self._begin("read", self._seen.histories[target], first) for target, first, _ in parts]
+        found = await self._actor.fs.read_batch(
+            [(files[path], place(chunk, first), count * BLOCK_BYTES) for (path, chunk), first, count in parts]
+        )
+        for op, data, ((path, chunk), _, count) in zip(ops, found, parts, strict=True):
+            self._saw(op, self._seen.histories[path, chunk], data, chunk, count)
+
+    async def _race(self) -> None:
+        await self._actor.race(self._burst.race)
+
+
+async def prepare(world: World, seen: Seen) -> None:
     """Make the files that all write to, full of zeros in effect (holes)."""
     fs = world.clients[0]
     await fs.set_layout(DIRECTORY, Layout(chunk_size_bytes=CHUNK_BYTES))
-    for path in (SHARED, *(f"{DIRECTORY}/of{i}" for i in range(len(world.clients)))):
+    for path in SHARED:
         async with await fs.open(path, "wb") as file:
-            await file.truncate(BLOCKS * BLOCK_BYTES)
+            await file.truncate(FULL_BYTES)
+        inode = (await fs.attributes(path)).inode
+        for chunk in range(CHUNKS):
+            seen.add_history(path, inode, chunk, BLOCKS)

@@ -12,20 +12,12 @@ from fs3.errors import InvalidRequest, StaleRouting
 from fs3.identity.handshake import NodeCredentials
 from fs3.ids import ChainVersion, ChunkId, Generation, NodeId, TargetId
 from fs3.kv.faults import FaultRates
-from fs3.kv.memory import MemoryKv
 from fs3.layout import Layout
-from fs3.log import silent_logger
-from fs3.meta.allocate import Placement
-from fs3.meta.fsck.check import Check, CheckParts, State
-from fs3.meta.fsck.replicas import RpcLister
-from fs3.meta.fsck.walk import Walk
 from fs3.routing import ChainInfo
 from fs3.rpc.client import RpcClient
-from fs3.stubs.mgmtd import MgmtdStub, RoutingCache
-from fs3.stubs.storage import ChainCaller
-from fs3.tasks import TaskScope
 from fs3.wire.storage import LIST_CHUNKS, ListChunksRequest, ListChunksResponse
 from tests.sim.cluster import KEY, PORT, World, WorldShape
+from tests.sim.fsck import check
 from tests.sim.loop import SimLoop, run_virtual
 from tests.sim.wires import LinkFaults
 
@@ -107,28 +99,6 @@ def test_what_is_not_this_replica_at_this_version_is_refused() -> None:
                 await ask(client, request(info, limit=limit))
 
     in_world(body)
-
-
-async def check(world: World, client: RpcClient) -> State:
-    """A whole check of the cluster, as ``fs3 fsck`` makes it."""
-    clock, rng, scope = world.clock("checker"), world.rng("checker"), TaskScope("fsck", world.failed)
-    routing = RoutingCache(MgmtdStub(client, (f"mgmtd0:{PORT}",), clock, rng), rng, silent_logger())
-    routing.start(scope)
-    await routing.wait_version(1, 10)
-    placement = Placement(lambda: routing.routing, rng)
-    parts = CheckParts(
-        walk=Walk(MemoryKv(world.store), clock, rng),
-        lister=RpcLister(ChainCaller(routing, client, clock, rng), routing, verify=True, mend=False),
-        placement=placement,
-        all_chains=placement.all_chains,
-        clock=clock,
-        scope=scope,
-        save=lambda state: None,
-    )
-    try:
-        return await Check(parts, State()).run()
-    finally:
-        await scope.aclose()
 
 
 def test_checks_while_a_client_works_find_nothing() -> None:
