@@ -42,6 +42,7 @@ from fs3.stubs.mgmtd import MgmtdStub, RoutingCache
 from fs3.tasks import TaskScope
 from fs3.wire.mgmtd import CREATE_CHAIN_TABLE, CreateChainTableRequest
 
+from .allowed import Allowed
 from .disk import SimDisk
 from .index import logged_opener, sim_opener
 from .loop import SimClock, SimLoop
@@ -92,10 +93,11 @@ class Told(list[dict[str, object]]):
         self._look(event)
 
 
-class World:
+class World(Allowed):
     """Everything that runs under one seed. Make it inside the loop; ``start``, use, ``stop``."""
 
     def __init__(self, seed: int, shape: WorldShape, faults: LinkFaults, kv_rates: FaultRates) -> None:
+        super().__init__()
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimLoop)
         self.loop = loop
@@ -114,18 +116,9 @@ class World:
         """Storage host -> the disk of its targets, with the index on it."""
         self.homes: dict[str, SimDisk] = {}
         """Storage host -> the disk of the node's own directory."""
-        self.full: dict[str, None] = {}
-        """Hosts whose disks something else has filled."""
-        self.spoiled: dict[str, None] = {}
-        """Hosts whose disks hold bytes that were changed behind the back of their servers."""
-        self.may_fence: dict[str, None] = {}
-        """Hosts whose clocks were made wrong: their servers are expected to end."""
-        self.fenced: dict[str, None] = {}
-        """Those that did."""
         self.processes: dict[str, SimProcess] = {}
         self.clients: list[AsyncFileSystem] = []
         self._clocks: dict[str, SimClock] = {}
-        self.full_until_s = -math.inf
         self.disk_delay_s: dict[str, float] = {}
         """Host -> how much longer each call to its disk takes."""
         self._client_parts: list[tuple[RpcClient, TaskScope]] = []
@@ -160,10 +153,7 @@ class World:
             self.failures.append(f"{event['host']}: {event['method']}: {event['exc_info']!r}")
         if event["event"] == "target offline":
             host, reason = str(event["host"]), str(event["reason"])
-            is_expected = reason.startswith("disk:") or (
-                host in self.spoiled and reason.startswith("pending version")
-            )
-            if not is_expected:
+            if not self.may_go_offline(host, reason):
                 self.failures.append(f"{host}, target {event['target']} went offline: {reason}")
 
     def nonces(self, host: str) -> Callable[[], bytes]:
@@ -303,10 +293,6 @@ class World:
         self.disks[host].make_room()
         if not self.full:
             self.full_until_s = self.loop.time()
-
-    def may_be_full(self, since_s: float) -> bool:
-        """Whether a disk was full at some time since then: a client may have been told so."""
-        return since_s <= self.full_until_s
 
     def replace_disk(self, host: str) -> None:
         """An operator gives a host that is down an empty disk, and says that it is new."""

@@ -58,6 +58,18 @@ def others_serve(world: World, host: str) -> bool:
     return True
 
 
+def serves_alone(world: World, host: str) -> bool:
+    """Whether nobody else serves one of the chains that the host is named SERVING in."""
+    for info in _chains_of(world, host):
+        is_named = any(
+            m.state is TargetState.SERVING and world.storage_host(m.node) == host for m in info.members
+        )
+        others = [m.target for m in info.members if world.storage_host(m.node) != host]
+        if is_named and not any(serves(world, info, target) for target in others):
+            return True
+    return False
+
+
 def _chains_of(world: World, host: str) -> list[ChainInfo]:
     return [
         info

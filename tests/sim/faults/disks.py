@@ -17,7 +17,7 @@ from fs3.ids import ChunkId
 from fs3.storage.engine.versions import Region
 from fs3.storage.runner import TargetRunner
 
-from ..standing import is_whole, others_serve
+from ..standing import is_whole, others_serve, serves_alone
 from ..workload import DIRECTORY
 from .family import Family
 
@@ -27,6 +27,7 @@ REPLACED_WITHIN_S = 20.0
 FILLED_CHUNKS = 120
 CHUNK_BYTES = 64 * 1024
 SCRUBBED_WITHIN_S = 60.0
+WATCH_S = 0.2
 
 
 class SlowDisks(Family):
@@ -130,6 +131,18 @@ class BadBlocks(Family):
     async def run(self) -> None:
         host = self.rng.choice(self.world.storage_hosts)
         self.world.spoiled[host] = None
+        watch = self.world.scope.start("watch spoiled", self._watch(host))
+        await self._run(host)
+        watch.cancel()
+
+    async def _watch(self, host: str) -> None:
+        """Note when the spoiled bytes may be all that there is: then readers may be told so."""
+        while True:
+            if host in self.world.processes and serves_alone(self.world, host):
+                self.world.no_right_bytes_s = self.world.loop.time() + WATCH_S
+            await asyncio.sleep(WATCH_S)
+
+    async def _run(self, host: str) -> None:
         while await self.quiet(0.5, 6):
             with self.take([host]) as taken:
                 if taken is not None and is_whole(self.world, host):
