@@ -266,13 +266,21 @@ class Cluster:
 
     def restart(self, name: str, say: Say) -> None:
         """Stop a process if it runs, then start it and wait until it is healthy."""
+        self.start_again(name, say)
+        self.await_health(name)
+        say(f"started {name}")
+
+    def start_again(self, name: str, say: Say) -> None:
+        """Stop a process if it runs, and start it. It may wait for others, which can be started meanwhile."""
         process = self._known(name)
         with self._locked():
             self._stop([name], say)
             _check_ports([process])
             self._start(self.plan(), process)
-            self._await_health(process)
-            say(f"started {name}")
+
+    def await_health(self, name: str) -> None:
+        """Wait until a process that was started is healthy. ClusterError: it is not in time, or has ended."""
+        self._await_health(self._known(name))
 
     def _known(self, name: str) -> ProcessPlan:
         plan = self.plan()

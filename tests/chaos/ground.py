@@ -62,7 +62,8 @@ class Ground:
         """Stop it in order if it runs, and start it. Halted."""
         with self.commands:
             self.wait(0.0)
-            self.cluster.restart(name, lambda _: None)
+            self.cluster.start_again(name, lambda _: None)
+        self.cluster.await_health(name)  # it may wait for another one that is away as well
 
     def start_everything(self) -> None:
         """After everything was killed. Halted; ClusterError, Fs3Error: it does not serve."""
