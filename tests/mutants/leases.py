@@ -86,7 +86,7 @@ LEASES = (
         (Edit(LEASE, "self.allowed_from_s = started_s + timing.grant_s", "self.allowed_from_s = started_s"),),
         (f"{LEASE_TESTS}::test_nothing_before_the_start_wait",),
         (
-            Walks("chain", "isolated", 4),
+            Walks("chain", "isolated", 8),
             Walks("lease", "start", 4),
         ),
     ),
