@@ -86,6 +86,10 @@ class Known:
         return None if self.same_store else "its store is another one: what it had is gone"
 
 
+UNKNOWN = Known()
+"""Of a member that nothing is known of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """A chain and all that its next record depends on."""
@@ -100,7 +104,7 @@ class Situation:
 
     def of(self, member: Member) -> Known:
         """What is known of a member."""
-        return self.known.get(member.target, Known())
+        return self.known.get(member.target, UNKNOWN)
 
     def is_present(self, member: Member) -> bool:
         """Its node runs the generation that the record names."""
