@@ -20,6 +20,10 @@ from ..disk import Disk, DiskFailed
 ADDRESS_BYTES = 256 * 1024 * 1024 * 1024
 """Address space reserved for the map; the file grows as it is used. The disk is the limit, not this."""
 
+_READ_BYTES = 4 * 1024 * 1024
+_LOST = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError)
+"""Of a read: the records are not what they were, and nothing else of this disk is believed either."""
+
 
 class LmdbRecords:
     """``Records`` on LMDB."""
@@ -29,24 +33,32 @@ class LmdbRecords:
         disk.make_directory(path)
         self._disk = disk
         self._path = path
+        _check_readable(path)
         try:
             self._env = lmdb.open(path, map_size=address_bytes, mode=0o600, max_dbs=0, max_spare_txns=8)
         except lmdb.Error as error:
             raise CorruptData(f"index {path} cannot be opened: {error}") from error
         _check_size(self._env, path)
+        _check_count(self._env, path)
         disk.sync_directory(path)
 
     def get(self, key: bytes) -> bytes | None:
-        with self._env.begin() as txn:
-            found: bytes | None = txn.get(key)
-            return found
+        try:
+            with self._env.begin() as txn:
+                found: bytes | None = txn.get(key)
+                return found
+        except _LOST as error:
+            raise self._failed(error) from error
 
     def page(
         self, start: bytes, end: bytes, limit: int, *, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
-        with self._env.begin() as txn, txn.cursor() as cursor:
-            records = _down(cursor, start, end) if reverse else _up(cursor, start, end)
-            return list(islice(records, limit))
+        try:
+            with self._env.begin() as txn, txn.cursor() as cursor:
+                records = _down(cursor, start, end) if reverse else _up(cursor, start, end)
+                return list(islice(records, limit))
+        except _LOST as error:
+            raise self._failed(error) from error
 
     def write(self, changes: Mapping[bytes, bytes | None]) -> None:
         if self._disk.failure is not None:
@@ -70,6 +82,33 @@ class LmdbRecords:
 
     def close(self) -> None:
         self._env.close()
+
+
+def _check_readable(path: str) -> None:
+    """A page of the map that cannot be read would end the process (SIGBUS) at each start, other disks or not.
+    Reading it as a file says so; what was read is then in memory for the checks that follow."""
+    try:
+        with open(os.path.join(path, "data.mdb"), "rb", buffering=0) as file:
+            while file.read(_READ_BYTES):
+                pass
+    except FileNotFoundError:
+        return  # it is made now
+    except OSError as error:
+        raise CorruptData(f"index {path} cannot be read: {error.strerror}") from error
+
+
+def _check_count(env: lmdb.Environment, path: str) -> None:
+    """A damaged page can hide records whose sums nobody then looks at. A store that lost some must not open:
+    as the source of its chain it would have the others forget them."""
+    try:
+        with env.begin() as txn, txn.cursor() as cursor:
+            found, wanted = sum(1 for _ in cursor.iternext(keys=True, values=False)), txn.stat()["entries"]
+    except lmdb.Error as error:
+        env.close()
+        raise CorruptData(f"index {path} is damaged: {error}") from error
+    if found != wanted:
+        env.close()
+        raise CorruptData(f"index {path} is damaged: {found} records can be reached, {wanted} expected")
 
 
 def _check_size(env: lmdb.Environment, path: str) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,12 @@ async def test_a_full_disk_refuses_new_chunks_only_and_takes_them_again(tmp_path
 
         node = cluster.servers[3].client
         assert node is not None
-        chain = {"chain": CHAIN, "chain_version": cluster.version, "inode": INODE, "epoch": Epoch(1)}
+        chain: dict[str, Any] = {
+            "chain": CHAIN,
+            "chain_version": cluster.version,
+            "inode": INODE,
+            "epoch": Epoch(1),
+        }
         await node.call(cluster.addresses[1], RAISE_EPOCH, RaiseEpochRequest(**chain), timeout_s=10)
         cut = CutRequest(**chain, first_removed=10, chunk_size_bytes=MIB)
         answer = await node.call(cluster.addresses[1], CUT, cut, timeout_s=30)
