@@ -187,16 +187,19 @@ class Agent:
         now_s = self._clock.boot_s()
         lost_s = self._offset.lost_s(term, cluster_ms, sent_s, now_s)
         self._offset.learn(cluster_ms, now_s)
-        if lost_s > self._timing.clock_loss_s and not self.leases.is_fenced:
-            self._fence(lost_s)
+        if lost_s > self._timing.clock_loss_s:
+            self.on_lost_time(lost_s)
         if address and address != self.mgmtd.primary:
             self.mgmtd.primary = address  # it proved the cluster key and that it is primary
         if routing_version > self.routing.version:
             self._scope.spawn("catch up", self._catch_up())
 
-    def _fence(self, lost_s: float) -> None:
+    def on_lost_time(self, lost_s: float) -> None:
+        """The clock is not to be counted on: it has lost so much against the primary's, or two peers'."""
+        if self.leases.is_fenced:
+            return
         self.leases.fence()
-        text = f"the clock lost {lost_s * 1000:.0f} ms against the primary's: this generation is over"
+        text = f"the clock lost {lost_s * 1000:.0f} ms against those of others: this generation is over"
         self._log.error("fenced", lost_ms=round(lost_s * 1000), generation=self.generation)
         self._components.fail("agent/clock", Unavailable(text))
 

@@ -102,6 +102,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Records that the asker does not have yet."""
     wanted: tuple[ChainId, ...] = ()
     """Chains that the asker knows newer records of."""
+    clock_ms: int = 0
+    """The granter's clock: whoever has lost time sees it by the clocks of others."""
 
 
 class Records(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

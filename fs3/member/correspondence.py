@@ -26,6 +26,7 @@ from ..wire.member import EXCHANGE, ExchangeRequest, ExchangeResponse
 from .beacon import Answer, Ask, Beacon, Grant, Pairs, Purpose, Records
 from .lease import NodeLeases
 from .link_probes import LinkProbes
+from .lost_time import PeerClocks
 from .pace import Pace
 from .settings import AgentComponents, AgentSettings
 
@@ -77,6 +78,8 @@ class Member(Protocol):
         self, term: int, cluster_ms: int, sent_s: float, address: str, routing_version: int
     ) -> None: ...
 
+    def on_lost_time(self, lost_s: float) -> None: ...
+
     def report_soon(self) -> None: ...
 
 
@@ -100,6 +103,7 @@ class Correspondence:
         self._nonces: dict[NodeId, bytes] = {}
         self._peers: dict[NodeId, Pace] = {}
         self._asks: dict[NodeId, Pairs] = {}
+        self._clocks = PeerClocks(self._timing)
         self._probes = LinkProbes(self._settings.node, self._components, self._timing, member.scope)
         self._term = -1
         self._confirmed: dict[ChainId, ChainVersion] = {}
@@ -248,6 +252,7 @@ class Correspondence:
         for first in range(0, len(pairs), PAIRS_MAX):
             found.append(self._seal(Purpose.ASK, encode(Ask(pairs=pairs[first : first + PAIRS_MAX]))))
             self._leases.sent_ask(peer, self._sequence, now_s)
+            self._clocks.asked(peer, self._sequence, now_s)
         return found
 
     # --- receiving ---
@@ -337,6 +342,11 @@ class Correspondence:
             self.counters.unasked += 1
             return None
         pace.answered()
+        lost_s = self._clocks.lost_s(
+            datagram.sender, datagram.generation, answer.echo_sequence, answer.clock_ms, self._clock.boot_s()
+        )
+        if lost_s > 0:
+            self._member.on_lost_time(lost_s)
         self._learn(answer.newer)
         records = self._leases.records(answer.wanted)
         return self._seal(Purpose.RECORDS, encode(Records(chains=records))) if records else None

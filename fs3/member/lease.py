@@ -303,6 +303,7 @@ class NodeLeases:
             granted=tuple(granted),
             newer=tuple(newer[:RECORDS_MAX]),
             wanted=tuple(wanted[:RECORDS_MAX]),
+            clock_ms=int(now_s * 1000),
         )
 
     def _grants(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fs3.member.cluster_offset import COMPARED_S, ClusterOffset
+from fs3.member.cluster_offset import ClusterOffset
+from fs3.member.lost_time import COMPARED_S
 from fs3.member.timing import TIMING
 
 TRIP_S = 0.01

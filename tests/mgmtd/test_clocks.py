@@ -75,3 +75,18 @@ def test_what_fences_nobody(what: str) -> None:
         assert not world.nodes[13].agent.leases.is_fenced
 
     run_world(scenario)
+
+
+def test_peers_tell_of_lost_time_while_no_primary_is_there() -> None:
+    async def scenario(world: World) -> None:
+        await world.cluster()
+        await world.kill_mgmtd(1)
+        await asyncio.sleep(2.0)
+        assert world.all_serve()  # by each other's leases
+        clock_of(world, 13).stand_still(0.4)
+        leases = world.nodes[13].agent.leases
+        await world.until(lambda: leases.is_fenced, 1.5, "two peers tell of it")
+        world.failures.clear()
+        assert all(not node.agent.leases.is_fenced for n, node in world.nodes.items() if n != 13)
+
+    run_world(scenario)
