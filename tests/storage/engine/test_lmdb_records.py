@@ -68,7 +68,8 @@ def test_damage_that_a_read_meets_is_a_failed_disk(tmp_path: Path, error: type[E
         def begin(self) -> Any:
             raise error("injected")
 
-    whole, records._env = records._env, Damaged()
+    damaged: Any = Damaged()
+    whole, records._env = records._env, damaged
     with pytest.raises(DiskFailed, match="injected"):
         records.get(b"c00000001")
     with pytest.raises(DiskFailed, match="injected"):
