@@ -16,7 +16,6 @@ from fs3.tasks import TaskScope
 
 from .aftermath import settled
 from .cluster import World, WorldShape
-from .faults.disks import FullDisks
 from .faults.family import Source
 from .faults.servers import Everything, StorageNodes
 from .loop import SimLoop, run_virtual
@@ -149,6 +148,6 @@ def test_a_family_of_faults_alone(family: type[Source]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [*FAMILIES, FullDisks], ids=lambda family: family.__name__)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_each_family_of_faults_alone(family: type[Source]) -> None:
     strikes(family, 2)

@@ -27,6 +27,7 @@ FAMILIES: tuple[type[Source], ...] = (
     links.ForgedResets,
     links.LateDeliveries,
     disks.SlowDisks,
+    disks.FullDisks,
     disks.FailingDisks,
     disks.BadBlocks,
     clocks.WallClocks,

@@ -31,6 +31,8 @@ DIRECTORY = "/work"
 SHARED = tuple(f"{DIRECTORY}/shared{i}" for i in range(2))
 LANES = 2
 """Of each client."""
+TOLD_LATE_S = 30.0
+"""What was written behind may be refused so much later."""
 REOPEN_SHARE = 0.05
 """Of uses of a handle that open it anew."""
 Target = tuple[str, int]
@@ -160,6 +162,7 @@ class Lane:
         self._burst: Burst
         self._begun: list[ChunkOp] = []
         """By the present action."""
+        self._began_s = 0.0
         self._actions: list[tuple[str, int, Callable[[], Awaitable[None]]]] = [
             ("write", 26, self._write), ("read", 26, self._read), ("batch", 12, self._batch),
             ("cut", 2, self._cut), ("append", 6, actor.appended.append), ("small", 16, actor.small.change),
@@ -177,7 +180,7 @@ class Lane:
             )
             for _ in range(operation_count):
                 ((kind, _, action),) = self._rng.choices(self._actions, self._weights)
-                self._begun = []
+                self._begun, self._began_s = [], self._loop.time()
                 try:
                     await action()
                 except OSError as error:
@@ -185,11 +188,15 @@ class Lane:
                 self._seen.did(kind)
 
     async def _failed(self, kind: str, error: OSError) -> None:
-        """A full disk refuses new chunks; nothing else is for an application to see."""
+        """A full disk refuses new chunks; spoiled bytes may be all there is. Nothing else is to be seen."""
         now_s = self._loop.time()
         for op in self._begun:
             op.lapses_s = min(op.lapses_s, now_s)
-        if error.errno == errno.ENOSPC:
+        world, since_s = self._world, self._began_s - TOLD_LATE_S
+        if error.errno == errno.EIO and world.may_lack_right_bytes(since_s):
+            self._seen.did("refused: no right bytes")
+            return
+        if error.errno == errno.ENOSPC and world.may_be_full(since_s):
             self._seen.did("refused: no space")
             with contextlib.suppress(OSError):
                 await self.close()
