@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..ids import ChainId, ChainVersion, Generation, NodeId, TargetId
+from ..ids import ChainId, ChainVersion, Generation, NodeId, TargetId, node_of_target
 from ..routing import ChainInfo, Member, TargetState
 from .beacon import RECORDS_MAX, Answer, Grant, Pairs, SentLog
 from .timing import Timing
@@ -264,9 +264,8 @@ class NodeLeases:
             entry = self._chains.get(chain)
             if entry is None or entry.info.version != version:
                 continue
-            for member in entry.info.serving:
-                who = (member.target, member.generation)
-                if member.node == peer and member.generation == peer_generation:
+            for who in entry.others:
+                if node_of_target(who[0]) == peer and who[1] == peer_generation:
                     entry.peers_until[who] = max(entry.peers_until.get(who, NEVER), until_s)
             self._refresh(entry)
         return True
@@ -316,7 +315,8 @@ class NodeLeases:
     ) -> bool:
         if self.is_fenced or now_s < self.allowed_from_s:
             return False
-        if not any(self._is_own(member) for member in info.serving):
+        entry = self._chains.get(info.chain)
+        if entry is None or entry.own is None:
             return False
         asker = next((m for m in info.serving if m.node == peer and m.generation == generation), None)
         if asker is None or (asker.joining and acknowledged != info.version):
