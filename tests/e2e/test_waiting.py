@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import uvloop
@@ -21,10 +20,10 @@ DATA = derived_rng(6, "data").randbytes(4 * MIB)
 STORAGE, META = ("storage-1", "storage-2", "storage-3"), ("meta-1", "meta-2")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DevCluster]:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
     uvloop.new_event_loop().close()  # libuv keeps one pipe from its first loop to the end of the process
-    made = DevCluster(tmp_path)
+    made = DevCluster(tmp_path_factory.mktemp("waiting"))
     done = made.dev("up", "--storage", "3", "--targets", "1", "--replication", "3", "--meta", "2")
     assert done.code == 0, done
     yield made
@@ -49,18 +48,22 @@ def test_programs_wait_for_what_was_killed(cluster: DevCluster) -> None:
             writer.fsync()
             all_of(cluster, "kill", (*META, *STORAGE[1:]))
             writer.pwrite(b"two", 0)
-            waiting = [
-                threads.submit(fs.mkdir, "/d"),
-                threads.submit(file.pread, MIB, MIB),
-                threads.submit(writer.fsync),
+            making = threads.submit(fs.mkdir, "/d")
+            reading = threads.submit(file.pread, MIB, MIB)
+            syncing = threads.submit(writer.fsync)
+            calls: list[Callable[[], object]] = [
+                lambda: fs.stat("/a"),
+                lambda: file.pread(10, 0),
+                lambda: fs.mkdir("/e"),
             ]
-            for late in (lambda: fs.stat("/a"), lambda: file.pread(10, 0), lambda: fs.mkdir("/e")):
+            for late in calls:
                 with fs3.client.deadline(0.5), pytest.raises(TimeoutError) as caught:
                     late()
                 assert caught.value.errno == errno.ETIMEDOUT
-            assert not any(call.done() for call in waiting)
+            assert not any((making.done(), reading.done(), syncing.done()))
             all_of(cluster, "restart", (*STORAGE, *META))
-            assert waiting[1].result() == DATA[MIB : 2 * MIB]
-            assert [waiting[0].result(), waiting[2].result()] == [None, None]
+            assert reading.result() == DATA[MIB : 2 * MIB]
+            making.result()
+            syncing.result()
             assert file.pread(3, 0) == b"two"
         assert fs.isdir("/d")
