@@ -40,6 +40,8 @@ CALL_TIMEOUT_S = 2.0
 """Longest wait for one answer of a mgmtd; then another one is asked."""
 FIND_TIMEOUT_S = 0.5
 PAUSE_S = 0.1
+PAUSE_MAX_S = 0.4
+"""While no mgmtd is primary everybody looks for one: more and more rarely, up to this."""
 """Longest pause before the primary is looked for again."""
 REFRESH_TIMEOUT_S = 2.0
 SUBSCRIBERS_MAX = 64
@@ -73,6 +75,7 @@ class MgmtdStub:
         deadline_s = self._clock.boot_s() + timeout_s
         doubt: MaybeApplied | None = None
         last: Fs3Error = Unavailable("no time to try")
+        failures = 0
         while (left_s := deadline_s - self._clock.boot_s()) > 0:
             address = self.primary
             try:
@@ -88,7 +91,8 @@ class MgmtdStub:
                 last = error
             if self.primary == address:
                 self.primary = ""
-            await asyncio.sleep(min(PAUSE_S * (0.5 + self._rng.random() / 2), max(0.0, left_s)))
+            failures += 1
+            await asyncio.sleep(min(_pause_s(failures, self._rng), max(0.0, left_s)))
         text = f"{method.name}: no primary mgmtd answered: {last}"
         raise (MaybeApplied if doubt is not None else DeadlineExceeded)(text) from last
 
@@ -217,12 +221,15 @@ class RoutingCache:
             task.exception()  # whoever waits has it; if all gave up, nobody needs it
 
     async def _follow(self) -> None:
+        failures = 0
         while True:
             try:
                 await self._fetch_once(self._wait_s)
+                failures = 0
             except (Retryable, MaybeApplied, InternalError) as error:  # a bug there must not end us here
                 self._log.debug("routing not reached", reason=str(error))
-                await asyncio.sleep(PAUSE_S * (0.5 + self._rng.random() / 2))
+                failures += 1
+                await asyncio.sleep(_pause_s(failures, self._rng))
 
     async def _fetch_once(self, wait_s: float) -> None:
         answer = await self._stub.get_routing(self._routing.version, wait_s)
@@ -252,3 +259,8 @@ class RoutingCache:
             adopt(newer)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _pause_s(failures: int, rng: Rng) -> float:
+    """How long to wait after so many failures in a row."""
+    return min(PAUSE_S * (1 << min(failures - 1, 8)), PAUSE_MAX_S) * (0.5 + rng.random() / 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from fs3.clock import Clock
 from fs3.errors import Busy, Unavailable
 from fs3.rng import derived_rng
 from fs3.stubs.mgmtd import MgmtdStub
-from fs3.wire.mgmtd import GetRoutingResponse
+from fs3.wire.mgmtd import GET_ROUTING, GetRoutingRequest, GetRoutingResponse
 from tests.sim.loop import SimClock, SimLoop, run_virtual
 
 SEEDS = ("m1:1", "m2:1", "m3:1")
@@ -69,3 +71,25 @@ def test_standbys_without_a_primary_are_worth_waiting_for() -> None:
 def test_nobody_at_all_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         find({})
+
+
+def test_while_there_is_no_primary_it_is_looked_for_more_and_more_rarely() -> None:
+    mgmtds, looks = Mgmtds({seed: standby() for seed in SEEDS}), dict[float, None]()
+
+    async def scenario(loop: SimLoop) -> None:
+        stub = MgmtdStub(mgmtds, SEEDS, SimClock(loop), derived_rng(1, "stub"))
+        follow = asyncio.ensure_future(stub.call(GET_ROUTING, GetRoutingRequest(), timeout_s=60.0))
+        for _ in range(2000):
+            before = len(mgmtds.asked)
+            await asyncio.sleep(0.01)
+            if len(mgmtds.asked) > before:
+                looks[loop.time()] = None
+        mgmtds.answers["m2:1"] = PRIMARY
+        await follow
+
+    loop = SimLoop()
+    run_virtual(scenario(loop), loop)
+    times = list(looks)
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert pauses[0] <= 0.11 and all(0.19 <= pause <= 0.41 for pause in pauses[3:]), pauses
+    assert loop.time() - times[-1] <= 0.42  # and yet it is soon found
