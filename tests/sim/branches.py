@@ -148,6 +148,7 @@ def _install_replica() -> None:
     _after(Replica, "_replay", _replayed)
     _before(Replica, "_give_way", _gives_way)
     _after(Replica, "_take_write", _took_write)
+    _after(Replica, "on_write", _got_write)
     _before(Replica, "on_settle", _settles)
     _after(fs3.storage.replica, "judge_update", _judged)
     _after(fs3.storage.read_batch, "choose_after_answer", _chose)
@@ -183,10 +184,12 @@ def _gives_way(replica: Replica, work: Any, identity: Any) -> None:
 
 def _took_write(effects: list[Any] | None, replica: Replica, work: Any, job: Any, ask: Any) -> None:
     if effects and isinstance(effects[0], Fail) and ask.writer.session != HEAD_SESSION:
-        if isinstance(effects[0].error, StaleFile):
-            _hit("write: refused, epoch is over")
-        elif isinstance(effects[0].error, SessionLost):
-            _hit("write: refused, session is over")
+        _hit("write: refused, epoch is over", isinstance(effects[0].error, StaleFile))
+
+
+def _got_write(effects: list[Any], *_: object) -> None:
+    if effects and isinstance(effects[0], Fail) and isinstance(effects[0].error, SessionLost):
+        _hit("write: refused, session is over")
 
 
 def _settles(replica: Replica, ticket: int, chunks: Iterable[Any], deadline_s: float) -> None:

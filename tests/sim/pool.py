@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -14,6 +14,8 @@ from pathlib import Path
 from .outcome import Judged, broken_off
 from .worker import CPU_LIMIT_S, serve
 
+Serve = Callable[[Connection, str], None]
+"""What a process does."""
 WALL_LIMIT_S = 10.0 * CPU_LIMIT_S
 """Of one seed, on a machine that others use as well."""
 END_TIMEOUT_S = 60.0
@@ -31,9 +33,10 @@ class _Worker:
 class Pool:
     """So many processes, for one run. ``coverage_directory``: where each puts the lines that ran."""
 
-    def __init__(self, jobs: int, coverage_directory: Path | None = None) -> None:
+    def __init__(self, jobs: int, coverage_directory: Path | None = None, serve: Serve = serve) -> None:
         self._jobs = jobs
         self._coverage = coverage_directory
+        self._serve = serve
         self._workers: list[_Worker] = []
         self._made_count = 0
 
@@ -72,7 +75,7 @@ class Pool:
         self._made_count += 1
         near, far = _SPAWN.Pipe()
         place = str(self._coverage / f"lines.{self._made_count}") if self._coverage is not None else ""
-        process = _SPAWN.Process(target=serve, args=(far, place), daemon=True)
+        process = _SPAWN.Process(target=self._serve, args=(far, place), daemon=True)
         process.start()
         far.close()
         return _Worker(process, near)

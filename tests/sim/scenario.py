@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import fs3.storage.resync.ledgers
+import fs3.storage.resync.pages
 from fs3.kv.faults import FaultRates
 from fs3.rng import Rng, derived_rng
 from fs3.tasks import TaskScope
@@ -29,6 +31,7 @@ OPERATIONS = 2
 """Of each lane of a client in a burst."""
 PINNED_READS = 3
 """Of a pinned reader in a burst."""
+RESYNC_PAGE_RECORDS = 3
 PINNED = (1, 2)
 """Clients whose connections pinned readers use."""
 WORK_TIMEOUT_S = 600.0
@@ -76,6 +79,12 @@ def draw_faults(rng: Rng) -> tuple[LinkFaults, FaultRates]:
     return links, store
 
 
+def _small_pages() -> None:
+    """Pages of a resync hold few records, so that there are several: a seed has few chunks."""
+    for module in (fs3.storage.resync.pages, fs3.storage.resync.ledgers):
+        vars(module)["RESYNC_RECORDS_MAX"] = RESYNC_PAGE_RECORDS
+
+
 def run_seed(seed: int, look: Look | None = None, size: Size = WHOLE) -> Outcome:
     """Run one seed to its end."""
     return run_virtual(_run(seed, look, size), SimLoop())
@@ -83,6 +92,7 @@ def run_seed(seed: int, look: Look | None = None, size: Size = WHOLE) -> Outcome
 
 async def _run(seed: int, look: Look | None, size: Size) -> Outcome:
     branches.install()
+    _small_pages()
     versions = watch_versions()
     links, store = draw_faults(derived_rng(seed, "faults"))
     quiet = LinkFaults(latency_s=links.latency_s)

@@ -28,6 +28,10 @@ LINES_MAX = 400
 """The last so many lines are told: what matters is near the end."""
 
 
+NOISE = ("scrubbed", "member held")
+"""Events that come all the time."""
+
+
 class Told(NamedTuple):
     """Something that happened."""
 
@@ -51,14 +55,15 @@ class Recorder:
     def look(self, world: World, seen: Seen) -> None:
         """A run begins."""
         self.world, self.seen = world, seen
-        world.events = _Events(self)
 
     def note(self, host: str, text: str, **about: Any) -> None:
         """It happens now."""
         at_s = asyncio.get_running_loop().time()
         self.told.append(Told(at_s, len(self.told), host, text, **about))
 
-    def staged(self, outcomes: list[StageOutcome], store: ChunkStore, items: Iterable[StageItem]) -> None:
+    def staged(
+        self, outcomes: list[StageOutcome], store: ChunkStore, items: Iterable[StageItem], **_: object
+    ) -> None:
         """A store has staged."""
         for item, outcome in zip(items, outcomes, strict=True):
             update = item.update
@@ -74,6 +79,15 @@ class Recorder:
         """A store has dropped its pending versions."""
         self.note(_here(), "dropped all pending versions", target=store.target)
 
+    def logged(self, _: None, __: World, event: dict[str, object]) -> None:
+        """A server has logged something."""
+        if event.get("level") == "debug" or event.get("event") in NOISE:
+            return
+        fields = {key: value for key, value in event.items() if key not in ("host", "event", "level")}
+        chain = event.get("chain")
+        about = {"chain": ChainId(chain)} if isinstance(chain, int) else {}
+        self.note(str(event.get("host", "")), f"{event.get('event')} {_shown(fields)}", **about)
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear of everything as long as this lasts."""
@@ -82,6 +96,7 @@ class Recorder:
             (ChunkStore, "commit", self.committed),
             (ChunkStore, "drop_pendings", self.dropped),
             (World, "crash", lambda _, __, host, **how: self.note(host, f"crashes {_shown(how)}")),
+            (World, "told", self.logged),
             (World, "boot", lambda _, __, host: self.note(host, "is booted")),
             (SimInternet, "cut", self._cut),
             (SimInternet, "mend", lambda _, __, a, b: self._cut(_, __, a, b, mended=True)),
@@ -98,23 +113,6 @@ class Recorder:
     def _cut(self, _: None, __: SimInternet, source: str, destination: str, **how: object) -> None:
         for host in (source, destination):
             self.note(host, f"link {source} to {destination} {_shown(how) or 'cut'}")
-
-
-class _Events(list[dict[str, object]]):
-    """What servers log, with the time."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def append(self, event: dict[str, object]) -> None:
-        super().append(event)
-        if event.get("level") == "debug":
-            return
-        fields = {key: value for key, value in event.items() if key not in ("host", "event", "level")}
-        chain = event.get("chain")
-        about = {"chain": ChainId(chain)} if isinstance(chain, int) else {}
-        self._recorder.note(str(event.get("host", "")), f"{event.get('event')} {_shown(fields)}", **about)
 
 
 def _here() -> str:
