@@ -13,6 +13,9 @@ from fs3.routing import ChainInfo, TargetState
 from ..standing import newest_chains
 from .family import Family
 
+SILENT_S = (5.1, 6.5)
+"""After this the primary takes those whom it does not hear for dead, and counts on whoever is heard again."""
+
 
 class Aimed(Family):
     """What the aimed families share: chains, and the hosts of their members."""
@@ -59,14 +62,14 @@ class CutFromPrimary(Aimed):
             with self.hold(*hosts):
                 self.struck("chain cut from the primary")
                 self.cut_from_primaries(hosts)
-                await asyncio.sleep(self.rng.choice((1.0, 2.5, 5.5)))
                 if self.rng.random() < 0.6:
+                    await asyncio.sleep(self.rng.uniform(*SILENT_S))
                     self.struck("its first member restarts within 0.2 s")
                     self.mend(hosts[:1])
                     await self.restart(hosts[0], after_s=self.rng.uniform(0.0, 0.2))
                     await asyncio.sleep(self.rng.uniform(1, 4))
                 else:
-                    await asyncio.sleep(self.rng.uniform(0, 5))
+                    await asyncio.sleep(self.rng.uniform(1, 8))
                 self.mend(hosts)
 
 
