@@ -64,11 +64,11 @@ class History:
         until_s: float = math.inf,
         clip_s: float = math.inf,
     ) -> float:
-        """The longest operation of these kinds, of those under way at some time between the first two; what
-        is after ``clip_s`` does not count."""
+        """The longest operation of these kinds, of those under way at some time between the first two;
+        what is before ``since_s`` or after ``clip_s`` does not count."""
         wanted = frozenset(kinds)
         return max(
-            (min(o.end_s, clip_s) - o.start_s for o in self.operations
+            (min(o.end_s, clip_s) - max(o.start_s, since_s) for o in self.operations
              if o.kind in wanted and o.is_done and o.start_s <= until_s and since_s <= o.end_s),
             default=0.0,
         )  # fmt: skip

@@ -61,5 +61,6 @@ def test_errors_and_stalls_are_told(tmp_path: Path) -> None:
     history.judge()
     assert [o.error for o in history.errors] == ["OSError: away"]
     assert history.longest_s(("read", "write")) == 1.5 and not history.acknowledged()
+    assert history.longest_s(("read",), 3.5) == 1.0 and history.longest_s(("read",), 0.0, 9.0, 3.5) == 0.5
     assert history.longest_s(("read",), 5.0) == history.longest_s(("read",), 0.0, 2.0) == 0.0
     assert not history.problems  # what failed may have happened, or not
