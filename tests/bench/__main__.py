@@ -1,6 +1,6 @@
 """``make bench``: every figure beside its limit, as a table and as ``build/bench/report.json``.
 
-python -m tests.bench [--quick] [--only data,kv,meta,rpc,engine] [--directory DIR]
+python -m tests.bench [--quick] [--only data,resync,kv,meta,rpc,engine] [--directory DIR]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import data, engine_write, kv_commits, meta_ops, peers, rpc_bulk, rpc_small
+from . import data, engine_write, kv_commits, meta_ops, peers, resync, rpc_bulk, rpc_small
 from .harness import RUNS, Row, show, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +23,7 @@ GROUPS: dict[str, Group] = {
     "peers": peers.rows,
     "data": data.rows,
     "meta": lambda directory, runs: meta_ops.rows(3.0, 8, runs),
+    "resync": resync.rows,
     "kv": lambda directory, runs: kv_commits.rows(directory, 3.0, runs),
     "rpc": lambda directory, runs: [*rpc_small.rows(1.0, runs), *rpc_bulk.rows(1024, runs)],
     "engine": lambda directory, runs: engine(directory),
