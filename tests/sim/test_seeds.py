@@ -19,6 +19,7 @@ def judge(seed: int, size: Size) -> Outcome:
     return first
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", BRIEF_SEEDS)
 def test_a_brief_seed(seed: int) -> None:
     outcome = judge(seed, BRIEF)

@@ -10,6 +10,7 @@ import resource
 import signal
 import time
 import traceback
+import warnings
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
@@ -38,6 +39,7 @@ def serve(pipe: Connection, coverage_file: str) -> None:
     if coverage_file:
         import coverage
 
+        warnings.simplefilter("ignore")  # names of fs3 are loaded already: none of the lines that count
         measured = coverage.Coverage(data_file=coverage_file, config_file=False, source_pkgs=["fs3"])
         measured.start()
     told = 0
