@@ -91,6 +91,8 @@ class Pool:
                 yield self._lost(worker, "its process died")
             else:
                 worker.seed = None
+                if judged.is_bad:
+                    self._retire(worker)  # what a seed that was broken off left behind could stir in the next
                 yield judged
         for worker in busy.values():
             if time.monotonic() - worker.since_s > WALL_LIMIT_S:
@@ -109,6 +111,18 @@ class Pool:
         for worker in self._workers:
             worker.pipe.send(None)
         for worker in self._workers:
-            if worker.pipe.poll(END_TIMEOUT_S):
-                worker.pipe.recv()
-            worker.process.join(END_TIMEOUT_S)
+            _wait_for(worker)
+
+    def _retire(self, worker: _Worker) -> None:
+        worker.pipe.send(None)
+        _wait_for(worker)
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
+
+
+def _wait_for(worker: _Worker) -> None:
+    if worker.pipe.poll(END_TIMEOUT_S):
+        worker.pipe.recv()
+    worker.process.join(END_TIMEOUT_S)

@@ -37,6 +37,20 @@ def test_a_process_that_dies_costs_one_seed() -> None:
     assert [seed for seed, judged in found.items() if judged.outcome.trace == "True"] == [0, 4]
 
 
+def serve_with_one_bad(pipe: Connection, _: str) -> None:
+    """A worker that tells who it is; one seed is bad."""
+    while (wanted := pipe.recv()) is not None:
+        problems = (Problem(NO_BUG, "bad"),) if wanted[0] == DEADLY else ()
+        pipe.send(Judged(Outcome(wanted[0], problems, trace=str(os.getpid()))))
+    pipe.send(None)
+
+
+def test_the_process_of_a_bad_seed_runs_no_other() -> None:
+    found = {j.outcome.seed: j.outcome.trace for j in Pool(1, serve=serve_with_one_bad).run(range(6))}
+    before, after = {found[s] for s in range(DEADLY + 1)}, {found[s] for s in range(DEADLY + 1, 6)}
+    assert len(before) == len(after) == 1 and before != after
+
+
 def test_no_seed_is_begun_when_the_time_is_over() -> None:
     assert list(Pool(1, serve=serve_or_die).run(range(8), until_s=0.0)) == []
 

@@ -126,7 +126,7 @@ class FailingDisks(Family):
 class BadBlocks(Family):
     """Bytes of committed versions change unnoticed, or cannot be read any more; one host in a seed."""
 
-    kinds: tuple[str, ...] = ("bit rot", "unreadable block")
+    kinds: tuple[str, ...] = ("bit rot", "unreadable block", "restarted for a bad pending version")
 
     async def run(self) -> None:
         host = self.rng.choice(self.world.storage_hosts)
