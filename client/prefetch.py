@@ -13,12 +13,12 @@ import asyncio
 from collections import deque
 
 from fs3.errors import Fs3Error
+from fs3.tasks import end_tasks, outcome_of
 
 from .core import ClientCore
 from .memory import fresh_memory
 from .open_files import OpenFile
 from .readahead import Fetch, ReadAhead
-from .reader import end_tasks
 
 WINDOW_AGE_S = 5.0
 
@@ -110,9 +110,7 @@ class Prefetch:
 
 async def _arrived(window: _Window) -> bool:
     """Whether all of the window was read; an error shows again when the range is read directly."""
-    if not window.task.done():
-        await asyncio.wait((window.task,))
     try:
-        return window.task.result()[0] == len(window.memory)
+        return (await outcome_of(window.task))[0] == len(window.memory)
     except Fs3Error:
         return False

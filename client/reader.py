@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fs3.errors import (
     Busy,
@@ -40,7 +40,7 @@ from fs3.errors import (
     Unavailable,
 )
 from fs3.ids import ChainId, ChainVersion, ChunkId
-from fs3.tasks import TaskScope
+from fs3.tasks import TaskScope, end_tasks, outcome_of
 from fs3.wire.storage import READ, ReadItem, ReadRequest
 
 from .byte_budget import ByteBudget
@@ -217,7 +217,7 @@ class Reader:
         ]
         try:
             for task in tasks:
-                await task
+                await outcome_of(task)
         finally:
             await end_tasks(tasks)
 
@@ -256,9 +256,9 @@ class Reader:
                     await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
                 await asyncio.wait((first,))
             if second is not None and first.cancelled():
-                await second  # it has won, ended the first, and now copies
+                await outcome_of(second)  # it has won, ended the first, and now copies
                 return None
-            return first.result()
+            return await outcome_of(first)
         finally:
             await end_tasks([first] if second is None else [second, first])
 
@@ -459,24 +459,6 @@ def _elsewhere(piece: FilePiece, not_at: Sequence[str]) -> FilePiece:
     copy = Piece(piece.file, piece.chain, piece.chunk, piece.offset_bytes, piece.length_bytes, room)
     copy.tries = (*piece.tries, *not_at)
     return copy
-
-
-async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait until they have ended, whatever else is cancelled meanwhile: what they receive
-    into belongs to the caller again afterwards. Their exceptions are seen here."""
-    cancelled: asyncio.CancelledError | None = None
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        while not task.done():
-            try:
-                await asyncio.wait((task,))
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if not task.cancelled():
-            task.exception()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _is_outdated(failure: Failure) -> bool:

@@ -12,7 +12,7 @@ from collections import deque
 
 from fs3.errors import Fs3Error
 from fs3.rpc.service import Buffer
-from fs3.tasks import TaskScope
+from fs3.tasks import TaskScope, end_tasks, outcome_of
 
 from .open_files import OpenFile
 from .writer import Writer
@@ -103,13 +103,10 @@ class WriteBehind:
             await asyncio.wait((task,))
         self._under_way.popleft()
         self._under_way_bytes -= size_bytes
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, Fs3Error):
+        try:
+            await outcome_of(task)
+        except Fs3Error as error:  # the client is being closed, too: what was taken is not on its chains
             self.error = self.error or error
-        elif error is not None:
-            raise error
 
     def _raise_earlier(self) -> None:
         if self.error is not None:
@@ -125,7 +122,7 @@ class WriteBehind:
     async def abandon(self) -> None:
         """Forget what is gathered, end what is under way."""
         self._parts, self._gathered_bytes = [], 0
-        for _, task in self._under_way:
-            task.cancel()
-        while self._under_way:
-            await self._wait_first()
+        tasks = [task for _, task in self._under_way]
+        self._under_way.clear()
+        self._under_way_bytes = 0
+        await end_tasks(tasks)

@@ -30,7 +30,7 @@ from fs3.ids import ChainId, ChunkId
 from fs3.routing import ChainInfo
 from fs3.rpc.service import Buffer
 from fs3.stubs.storage import ChainCaller
-from fs3.tasks import TaskScope, time_limit
+from fs3.tasks import TaskScope, end_tasks, outcome_of, time_limit
 from fs3.wire.chunk import UpdateKind
 from fs3.wire.storage import WRITE, WriteRequest
 
@@ -163,14 +163,9 @@ class Writer:
         ]
         try:
             for task in tasks:
-                await task
+                await outcome_of(task)
         finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                await asyncio.wait((task,))
-                if not task.cancelled():
-                    task.exception()
+            await end_tasks(tasks)
 
     async def write_chunk(
         self, file: OpenFile, index: int, within_bytes: int, parts: Sequence[memoryview], timeout_s: float

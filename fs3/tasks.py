@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+
+from .errors import MaybeApplied
 
 T = TypeVar("T")
 
@@ -24,11 +26,42 @@ def time_limit(timeout_s: float) -> asyncio.Timeout:
     return asyncio.timeout(None if timeout_s == math.inf else timeout_s)
 
 
+async def outcome_of(task: asyncio.Task[T]) -> T:
+    """What a task comes to, for somebody who is not its owner: its result, or its exception raised.
+
+    A CancelledError from here is always the caller's own. MaybeApplied: the owner has ended the task (its
+    scope closes). The caller's cancellation leaves the task alone, unlike ``await task``.
+    """
+    if not task.done():
+        await asyncio.wait((task,))
+    if task.cancelled():
+        raise MaybeApplied(f"{task.get_name()} was stopped")
+    return task.result()
+
+
+async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they have ended, whatever else is cancelled meanwhile: what they use
+    belongs to the caller again afterwards. Their exceptions are seen here."""
+    cancelled: asyncio.CancelledError | None = None
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if not task.cancelled():
+            task.exception()
+    if cancelled is not None:
+        raise cancelled
+
+
 class TaskScope:
     """Owner of named tasks.
 
     ``spawn`` is for background work whose failure is the owner's business; ``start`` for work that the
-    caller awaits itself (its exception is the caller's).
+    caller awaits itself (its exception is the caller's), by ``outcome_of`` where it may outlive the scope.
     """
 
     def __init__(self, name: str, on_failure: Callable[[str, BaseException], None]) -> None:

@@ -27,7 +27,7 @@ from ..layout import Layout, chunk_count
 from ..rng import Rng
 from ..routing import ChainInfo, Member, NodeKind, RoutingInfo
 from ..rpc.service import Buffer, Caller, Method, Sink
-from ..tasks import TaskScope
+from ..tasks import TaskScope, end_tasks, outcome_of
 from ..wire.storage import (
     CUT,
     END_SESSION,
@@ -374,7 +374,8 @@ async def for_each(
 ) -> list[O]:
     """``one(item)`` for all items, at most ``at_once`` at a time; results in order.
 
-    The first error cancels the rest and is raised when they have ended.
+    The first error cancels the rest and is raised when they have ended. MaybeApplied: ``scope`` was closed
+    meanwhile; CancelledError only if the caller is cancelled.
     """
     if len(items) == 1:
         return [await one(items[0])]
@@ -388,12 +389,7 @@ async def for_each(
     lanes = [scope.start(f"{name} {i}", lane()) for i in range(min(at_once, len(items)))]
     try:
         for task in lanes:
-            await task
+            await outcome_of(task)
     finally:
-        for task in lanes:
-            task.cancel()  # does nothing to those that are done
-        for task in lanes:
-            await asyncio.wait((task,))
-            if not task.cancelled():
-                task.exception()  # one error is enough: the others' are seen here
+        await end_tasks(lanes)
     return [results[index] for index in range(len(items))]

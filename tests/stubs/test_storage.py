@@ -236,3 +236,42 @@ def test_for_each_keeps_order_and_bound(items: Sequence[int]) -> None:
         assert await for_each(scope, "t", one, items, at_once=3) == [i * 2 for i in items]
 
     run_virtual(work())
+
+
+def test_for_each_under_a_scope_that_closes_is_in_doubt_and_not_cancelled() -> None:
+    async def work() -> None:
+        async def one(item: int) -> int:
+            await asyncio.sleep(60)
+            return item
+
+        scope, own = TaskScope("lanes", lambda name, error: None), TaskScope("own", lambda name, error: None)
+        asking = own.start("asking", for_each(scope, "t", one, [1, 2, 3], at_once=2))
+        await asyncio.sleep(1)
+        await scope.aclose()
+        with pytest.raises(MaybeApplied, match="was stopped"):
+            await asking
+
+    run_virtual(work())
+
+
+def test_for_each_ends_only_when_its_lanes_have_whatever_is_cancelled_meanwhile() -> None:
+    async def work() -> None:
+        ended: list[int] = []
+
+        async def one(item: int) -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(5)
+                ended.append(item)
+
+        scope = TaskScope("test", lambda name, error: None)
+        asking = scope.start("asking", for_each(scope, "t", one, [1, 2], at_once=2))
+        for _ in range(3):
+            await asyncio.sleep(1)
+            asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert ended == [1, 2]
+
+    run_virtual(work())
