@@ -248,6 +248,9 @@ class Committer:
             entry.done(None, error)
         except (CorruptData, InvalidRequest, FsError, Unavailable) as error:
             entry.done(None, error)
+        except BaseException as error:  # border: cancelled, or a bug
+            entry.done(None, Unavailable(f"the committer has ended: {error!r}"))
+            raise
         else:
             entry.done(result, None)
 

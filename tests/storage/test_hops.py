@@ -285,6 +285,35 @@ async def test_nothing_is_taken_by_a_committer_that_has_ended() -> None:
     lanes.close()
 
 
+@pytest.mark.parametrize("is_bug", [False, True], ids=["cancelled", "bug"])
+async def test_who_waits_for_a_call_is_told_when_the_committer_ends_within_it(is_bug: bool) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert go.wait(10)
+        raise ValueError("a bug")
+
+    lanes = ThreadLanes()
+    committer = committer_of(GatedStore(), lanes)
+    async with TaskScope("test", lambda name, error: None) as scope:
+        running = scope.start("committer", committer.run())
+        waiting = scope.start("waiting", committer.wait(work))
+        await until(begun.is_set)
+        if is_bug:
+            go.set()
+        else:
+            running.cancel()
+        await asyncio.wait((running,))
+        with pytest.raises(Unavailable, match="has ended"):
+            await asyncio.wait_for(waiting, 10)
+        if is_bug:
+            with pytest.raises(ValueError, match="a bug"):
+                running.result()
+    go.set()
+    lanes.close()
+
+
 async def test_one_who_cannot_bear_the_news_keeps_it_from_nobody_else() -> None:
     store, lanes = GatedStore(), ThreadLanes()
     committer = committer_of(store, lanes)
