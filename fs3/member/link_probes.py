@@ -91,16 +91,16 @@ class LinkProbes:
             if room > 0 and not state.is_trying and now_s >= state.due_s:
                 room -= 1
                 state.is_trying = True
-                self._scope.spawn(f"try link to {node}", self._try(node, state, now_s))
+                self._scope.spawn(f"try link to {node}", self._try(self._addresses[node], state, now_s))
 
     def broken(self, now_s: float) -> list[NodeId]:
         """Nodes to which no connection can be made."""
         return [node for node, state in self._links.items() if state.is_broken(now_s, self._timing)]
 
-    async def _try(self, node: NodeId, state: LinkState, began_s: float) -> None:
+    async def _try(self, address: str, state: LinkState, began_s: float) -> None:
         is_well = False
         try:
-            is_well = await self._is_answered(self._addresses[node])
+            is_well = await self._is_answered(address)
         finally:
             state.ended(began_s, is_well, self._components.clock.boot_s(), self._timing)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
@@ -20,6 +20,7 @@ from fs3.routing import ChainInfo, Member, NodeInfo, NodeKind, RoutingInfo, Targ
 from fs3.tasks import TaskScope
 from tests.sim.loop import SimClock, SimLoop, run_virtual
 
+T = TypeVar("T")
 OWN, OTHER, STRANGER = NodeId(1), NodeId(2), NodeId(3)
 
 
@@ -64,15 +65,15 @@ def _routing(*nodes: NodeId) -> RoutingInfo:
     return RoutingInfo(version=1, nodes=infos, chains={info.chain: info})
 
 
-def broken_after(wire: Any, seconds: float, nodes: tuple[NodeId, ...] = (OWN, OTHER)) -> list[NodeId]:
-    """Who is named after some seconds of tries."""
+def in_scope(wire: Any, scenario: Callable[[LinkProbes, SimClock], Coroutine[Any, Any, T]]) -> T:
+    """What ``scenario`` returns, with one node's probes in virtual time; none of their tasks fails."""
     loop = SimLoop()
     clock = SimClock(loop)
 
     def failed(name: str, error: BaseException) -> None:
         raise AssertionError(name) from error
 
-    async def scenario() -> list[NodeId]:
+    async def whole() -> T:
         components = AgentComponents(
             clock=clock,
             rng=derived_rng(1, "probes"),
@@ -83,15 +84,23 @@ def broken_after(wire: Any, seconds: float, nodes: tuple[NodeId, ...] = (OWN, OT
             fail=failed,
         )
         async with TaskScope("probes", failed) as scope:
-            probes = LinkProbes(OWN, components, TIMING, scope)
-            probes.adopt(_routing(*nodes), clock.boot_s())
-            end_s = clock.boot_s() + seconds
-            while clock.boot_s() < end_s:
-                probes.look(clock.boot_s())
-                await asyncio.sleep(TIMING.repeat_s)
-            return probes.broken(clock.boot_s())
+            return await scenario(LinkProbes(OWN, components, TIMING, scope), clock)
 
-    return run_virtual(scenario(), loop)
+    return run_virtual(whole(), loop)
+
+
+def broken_after(wire: Any, seconds: float, nodes: tuple[NodeId, ...] = (OWN, OTHER)) -> list[NodeId]:
+    """Who is named after some seconds of tries."""
+
+    async def scenario(probes: LinkProbes, clock: SimClock) -> list[NodeId]:
+        probes.adopt(_routing(*nodes), clock.boot_s())
+        end_s = clock.boot_s() + seconds
+        while clock.boot_s() < end_s:
+            probes.look(clock.boot_s())
+            await asyncio.sleep(TIMING.repeat_s)
+        return probes.broken(clock.boot_s())
+
+    return in_scope(wire, scenario)
 
 
 NO_ANSWER = DeadlineExceeded("no answer")
@@ -130,3 +139,17 @@ def test_only_nodes_of_own_chains_are_tried() -> None:
     nobody = Wire(None, lambda n: None)
     broken_after(nobody, 5.0, (OTHER, STRANGER))
     assert nobody.called == []
+
+
+def test_a_node_may_leave_the_chain_in_the_moment_in_which_its_try_begins() -> None:
+    wire = Wire(None, lambda n: "silence")
+
+    async def scenario(probes: LinkProbes, clock: SimClock) -> None:
+        probes.adopt(_routing(OWN, OTHER), clock.boot_s())
+        await asyncio.sleep(TIMING.link_probe_s)
+        probes.look(clock.boot_s())
+        probes.adopt(_routing(OWN), clock.boot_s())
+        await asyncio.sleep(1.0)
+
+    in_scope(wire, scenario)
+    assert wire.called == ["n2:1"]
