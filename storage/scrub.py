@@ -2,8 +2,9 @@
 
 One task a disk walks its targets chunk by chunk, reads from the disk itself (``engine/scrubbing.py``), and
 hands what is wrong to the target's ordinary repairs. So bytes are right again that nobody reads; and so is a
-block that went bad after a reader's check of it, of which a ragged read would get a matching sum. How far a
-target is lies in its store: a restart goes on there. When and how fast is ``scrub_round``'s to say.
+block that went bad after a reader's check of it and came into the page cache with a bulk read or the system's
+readahead, of which a ragged read would get a matching sum. How far a target is lies in its store: a restart
+goes on there. When and how fast is ``scrub_round``'s to say.
 
 Source: design 4.2, 4.7.
 """

@@ -2,7 +2,8 @@
 
 A sum that is computed here vouches for the way to the receiver only if the bytes were right to begin with,
 so the 64 KiB block around a ragged end is verified the first time that it is touched after open or write
-(one bit a block and version, in memory). Source: design 4.2, 5.3.
+(one bit a block and version, in memory), and again when its bytes have to come from the disk: what was right
+in the page cache may have gone bad there meanwhile. Source: design 4.2, 5.3.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class ChunkReader:
         if _is_whole(stored, low, high):
             return stored.info.sums[low // SUM_BLOCK_BYTES]
         data = memoryview(bytearray(high - low))
-        place.file.pread(data, place.offset_bytes + low)
+        _fetch(stored, place, low, data)
         verify_block(stored, place, low // SUM_BLOCK_BYTES, wait=True)
         return crc32c(data)
 
@@ -151,7 +152,7 @@ class ChunkReader:
             place = self._core.place(block)
             data = buffer if length_bytes == len(buffer) else buffer[:length_bytes]
             if wait:
-                place.file.pread(data, place.offset_bytes + offset_bytes)
+                _fetch(stored, place, offset_bytes, data)
             elif not place.file.pread_nowait(data, place.offset_bytes + offset_bytes):
                 return None
             number, end = offset_bytes // SUM_BLOCK_BYTES, offset_bytes + length_bytes
@@ -213,6 +214,15 @@ def _block_is_right(stored: StoredVersion, place: Place, number: int) -> bool:
         return verify_block(stored, place, number, wait=True)
     except CorruptData:
         return False
+
+
+def _fetch(stored: StoredVersion, place: Place, offset_bytes: int, data: memoryview) -> None:
+    """Read bytes; those that came from the disk belong to blocks that are to be verified again."""
+    if place.file.pread_nowait(data, place.offset_bytes + offset_bytes):
+        return
+    place.file.pread(data, place.offset_bytes + offset_bytes)
+    for low, _ in sum_pieces(offset_bytes, len(data)):
+        stored.verified &= ~(1 << low // SUM_BLOCK_BYTES)
 
 
 def _sums_of(

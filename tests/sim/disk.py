@@ -5,7 +5,8 @@ raise ``PowerCut``. ``after_power_cut`` is the disk as it comes back: of every u
 of its sectors, of every unsynced name and size the old or the new one.
 
 Faults. ``fault(call, after)`` makes one later call fail as EIO does (the disk is failed from then on),
-``fill`` takes its space away, ``flip`` changes a bit for good, ``make_unreadable`` a range. ``cold_share``
+``fill`` takes its space away, ``flip`` changes a bit of the disk for good (what the page cache held of it is
+gone from there), ``make_unreadable`` a range. ``cold_share``
 of reads find nothing in the page cache. Latency is not its business.
 """
 
@@ -20,6 +21,7 @@ from fs3.rng import Rng
 from fs3.storage.disk import DiskFailed, DiskFile, DiskSpace, Writes
 
 SECTOR_BYTES = 512
+PAGE_BYTES = 4096
 
 
 class PowerCut(Exception):
@@ -35,6 +37,18 @@ class _Data:
         """(offset, bytes before, bytes after) in order; after None: a change of size, before is what was cut
         off at ``offset`` (empty when the file grew from there)."""
         self.unreadable: list[tuple[int, int]] = []
+        self.uncached: dict[int, None] = {}
+        """Pages that the next read has to fetch from the disk."""
+
+    def is_cached(self, start: int, end: int) -> bool:
+        """Whether a read of the range finds all of it in the page cache."""
+        return not any(page in self.uncached for page in _pages(start, end))
+
+    def fetched(self, start: int, end: int) -> None:
+        """The range was read or written by way of the page cache."""
+        if self.uncached:
+            for page in _pages(start, end):
+                self.uncached.pop(page, None)
 
     def resize(self, length_bytes: int) -> None:
         size_bytes = len(self.seen)
@@ -72,6 +86,10 @@ class _Data:
                 _tear(bytes_now, offset, after, share, rng)
         again.seen, again.unreadable = bytes_now, list(self.unreadable)
         return again
+
+
+def _pages(start: int, end: int) -> range:
+    return range(start // PAGE_BYTES, -(-end // PAGE_BYTES))
 
 
 def _tear(content: bytearray, offset: int, after: bytes, share: float, rng: Rng) -> None:
@@ -116,8 +134,13 @@ class SimFile:
         self._data.unsynced.append((offset_bytes, before, bytes(data)))
         self._data.seen[offset_bytes:end] = data
         self._data.make_readable(offset_bytes, end)
+        self._data.fetched(offset_bytes, end)
 
     def pread(self, buffer: memoryview, offset_bytes: int) -> None:
+        self.pread_direct(buffer, offset_bytes)
+        self._data.fetched(offset_bytes, offset_bytes + len(buffer))
+
+    def pread_direct(self, buffer: memoryview, offset_bytes: int) -> None:
         self._disk.check()
         end = offset_bytes + len(buffer)
         if end > len(self._data.seen):
@@ -127,13 +150,10 @@ class SimFile:
         buffer[:] = self._data.seen[offset_bytes:end]
 
     def pread_nowait(self, buffer: memoryview, offset_bytes: int) -> bool:
-        if self._disk.is_cold():
+        if self._disk.is_cold() or not self._data.is_cached(offset_bytes, offset_bytes + len(buffer)):
             return False
         self.pread(buffer, offset_bytes)
         return True
-
-    def pread_direct(self, buffer: memoryview, offset_bytes: int) -> None:
-        self.pread(buffer, offset_bytes)
 
     def forget_cached(self, offset_bytes: int, length_bytes: int) -> None:
         pass
@@ -230,7 +250,9 @@ class SimDisk:
 
     def flip(self, path: str, offset_bytes: int, mask: int = 1) -> None:
         """Change bits of a byte, unnoticed."""
-        self._names[path].seen[offset_bytes] ^= mask
+        data = self._names[path]
+        data.seen[offset_bytes] ^= mask
+        data.uncached[offset_bytes // PAGE_BYTES] = None
 
     def make_unreadable(self, path: str, offset_bytes: int, length_bytes: int) -> None:
         """Let reads that touch the range fail."""

@@ -304,7 +304,7 @@ def test_a_flipped_bit_is_seen_by_ragged_reads_scrub_and_overwrites_and_mended_b
     handle.release()
     assert store.read_into(chunk(0), None, 0, memoryview(bytearray(100))) is not None
     with pytest.raises(CorruptData):
-        store.read_into(chunk(0), None, 100 * KIB, memoryview(bytearray(100)))
+        store.read_into(chunk(0), None, 100 * KIB, memoryview(bytearray(100)), wait=True)
     with pytest.raises(CorruptData):
         store.read(chunk(0), None, 100 * KIB, 100)
     assert store.verify_chunk(chunk(0)) == [1]
@@ -331,6 +331,34 @@ def test_an_unreadable_sector_is_corruption_not_a_failed_disk() -> None:
         store.read_into(chunk(0), None, 5, memoryview(bytearray(100)))
     assert store.verify_chunk(chunk(0)) == [0]
     assert shop.disk.failure is None
+
+
+@pytest.mark.parametrize("length_bytes", [100, 100 * KIB])
+def test_a_block_that_goes_bad_after_its_check_is_checked_again_when_it_comes_from_the_disk(
+    length_bytes: int,
+) -> None:
+    shop = SimShop()
+    store = shop.create()
+    apply(store, write(chunk(0), identity(1), pattern(200 * KIB)))
+    (region,) = store.read(chunk(0), None, 0, MIB).regions
+    buffer = memoryview(bytearray(length_bytes))
+    assert store.read_into(chunk(0), None, 5, buffer) is not None
+    shop.disk.flip(region.file.path, region.offset_bytes + 50)
+    assert store.read_into(chunk(0), None, 5, buffer) is None  # it is not in the page cache any more
+    with pytest.raises(CorruptData):
+        store.read_into(chunk(0), None, 5, buffer, wait=True)
+    with pytest.raises(CorruptData):
+        store.read_into(chunk(0), None, 5, buffer)  # and what is bad there now stays known as such
+
+
+def test_a_bulk_read_checks_its_ragged_ends_again_when_they_come_from_the_disk() -> None:
+    shop = SimShop()
+    store = shop.create()
+    apply(store, write(chunk(0), identity(1), pattern(200 * KIB)))
+    (region,) = store.read(chunk(0), None, 5, MIB).regions
+    shop.disk.flip(region.file.path, region.offset_bytes + 50)
+    with pytest.raises(CorruptData):
+        store.read(chunk(0), None, 5, MIB)
 
 
 def test_a_read_that_would_wait_says_so() -> None:
