@@ -93,17 +93,8 @@ class Finisher:
             if intent != seen or record is None or not record.nlink:
                 return False
             assert record.storage is Storage.SPILLING, record
-            epoch = Epoch(record.epoch + 1)
             clear_intent(txn, SPILLS, inode)
-            put_cut(txn, inode, CutIntent(epoch, 0))
-            changed = msgspec.structs.replace(
-                record,
-                storage=Storage.INLINE,
-                content_version=record.content_version + 1,
-                epoch=epoch,
-                cutting=True,
-            )
-            put_inode(txn, changed)
+            keep_inline(txn, record)
             return True
 
         rolled_back = await self._transact(body, deadline_s)
@@ -225,3 +216,17 @@ async def begin_settlement(txn: Transaction, record: Inode, sessions: tuple[Clie
     epoch = Epoch(record.epoch + 1)
     put_settlement(txn, record.inode, SettleIntent(epoch, known + added))
     put_inode(txn, msgspec.structs.replace(record, settling=True, epoch=epoch))
+
+
+def keep_inline(txn: Transaction, record: Inode) -> None:
+    """The content stays in the KV store: what of it is in chunks is cut before anybody writes again."""
+    epoch = Epoch(record.epoch + 1)
+    put_cut(txn, record.inode, CutIntent(epoch, 0))
+    changed = msgspec.structs.replace(
+        record,
+        storage=Storage.INLINE,
+        content_version=record.content_version + 1,
+        epoch=epoch,
+        cutting=True,
+    )
+    put_inode(txn, changed)

@@ -20,8 +20,8 @@ from fs3.wire.chunk import CHUNK_BYTES_MAX
 from fs3.wire.meta import Storage
 
 from ..dirent import Dirent, clear_dirent, get_dirent, put_dirent
-from ..finisher import begin_settlement
-from ..inode import Inode, get_inode, get_parent, put_inode, put_parent, touch_directory
+from ..finisher import begin_settlement, keep_inline
+from ..inode import get_inode, get_parent, put_inode, put_parent, touch_directory
 from ..intents import CutIntent, Removal, get_removal, get_settlement, put_cut, put_removal
 from ..services import Chains
 from ..session import drop_open, get_session, holding_key, open_key, writers
@@ -166,7 +166,8 @@ async def _renew_intent(inode: InodeId, txn: Transaction) -> str:
     if record is None or all(f.kind is not Kind.NO_INTENT for f in inodes.judge(window, None).findings):
         return ""
     if record.storage is Storage.SPILLING:
-        return _cut_all(txn, record, "the move was given up")
+        keep_inline(txn, record)
+        return "the move was given up"
     if record.cutting:
         epoch = Epoch(record.epoch + 1)
         put_cut(txn, inode, CutIntent(epoch, record.length_bytes))
@@ -174,21 +175,6 @@ async def _renew_intent(inode: InodeId, txn: Transaction) -> str:
         return "queued its truncate"
     await begin_settlement(txn, record, ())
     return "queued its settlement"
-
-
-def _cut_all(txn: Transaction, record: Inode, done: str) -> str:
-    """The content is in the KV store: whatever is in chunks goes."""
-    epoch = Epoch(record.epoch + 1)
-    put_cut(txn, record.inode, CutIntent(epoch, 0))
-    changed = msgspec.structs.replace(
-        record,
-        storage=Storage.INLINE,
-        content_version=record.content_version + 1,
-        epoch=epoch,
-        cutting=True,
-    )
-    put_inode(txn, changed)
-    return done
 
 
 async def _settle(inode: InodeId, txn: Transaction) -> str:
@@ -201,7 +187,8 @@ async def _settle(inode: InodeId, txn: Transaction) -> str:
     if await writers(txn, inode, limit=1):
         return ""
     if record.storage is Storage.INLINE:
-        return _cut_all(txn, record, "queued a cut of its chunks")
+        keep_inline(txn, record)
+        return "queued a cut of its chunks"
     await begin_settlement(txn, record, ())
     return "queued its settlement"
 

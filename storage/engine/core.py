@@ -16,7 +16,7 @@ from fs3.ids import ChunkId
 from fs3.wire.chunk import Identity
 
 from ..disk import DiskFile
-from .allocate import CLASSES, Allocator, Block
+from .allocate import CLASSES, Allocator, Block, class_for
 from .cache import Entry, StateCache
 from .compose import Composer, Place
 from .format import (
@@ -98,6 +98,12 @@ class StoreCore:
                 self.allocator.hold(found.block)
             return found
 
+    def identities(self, chunk: ChunkId) -> list[Identity | None]:
+        """What to ask ``held`` for to see all of a chunk: the committed version, and the pending one."""
+        with self.lock:
+            pending = self.pending.get(chunk)
+        return [None] if pending is None else [None, pending.version.info.identity]
+
     def release(self, block: Block) -> None:
         with self.lock:
             self.allocator.release(block)
@@ -147,6 +153,14 @@ class StoreCore:
             for block in (*freed, *frees):
                 self.allocator.give_back(block)
 
+    def apply_repair(self) -> None:
+        """Let the index's record of a repair become durable. It is in force already: on a full disk it waits,
+        like a commit mark, for a change that finds room."""
+        try:
+            self.apply(Batch())
+        except FsError:
+            pass
+
     def put_counters(self, batch: Batch) -> None:
         batch.put(COUNTERS_KEY, pack_counters(self.counters))
 
@@ -170,6 +184,15 @@ class StoreCore:
             if block is not None:
                 return block
             self.grow(size_class, now_s)
+
+    def written(self, payload: memoryview) -> Block:
+        """A block of its own with these bytes, on the disk. Raises FsError ENOSPC, DiskFailed."""
+        block = self.take(class_for(len(payload)))
+        place = self.place(block)
+        with self.composer.batch(self.disk.writes()):
+            self.composer.write(place, payload)
+        place.file.sync()
+        return block
 
     def grow(self, size_class: int, now_s: float) -> None:
         try:

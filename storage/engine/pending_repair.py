@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fs3.errors import FsError
 from fs3.ids import ChunkId
 from fs3.wire.chunk import VersionInfo
 
-from .allocate import Block, class_for
+from .allocate import Block
 from .core import StoreCore
 from .format import StoredPending, StoredVersion, committed_key, pack_committed, pack_pending, pending_key
 from .index import Batch
@@ -28,17 +27,10 @@ def repair_pending(
         with core.lock:
             if _pending(core, chunk, version) is None:
                 return False
-        block = core.take(class_for(len(payload)))
-        place = core.place(block)
-        with core.composer.batch(core.disk.writes()):
-            core.composer.write(place, payload)
-        place.file.sync()
+        block = core.written(payload)
         if not _put_in_place(core, chunk, version, block, put_high):
             return False
-        try:
-            core.apply(Batch())
-        except FsError:
-            pass  # a full disk: it waits like a commit mark, and is in force here already
+        core.apply_repair()
         return True
 
 

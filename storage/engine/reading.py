@@ -188,13 +188,8 @@ class ChunkReader:
     def verify_chunk(self, chunk: ChunkId) -> list[int]:
         """As ``ChunkStore.verify_chunk``."""
         core = self._core
-        with core.lock:
-            pending = core.pending.get(chunk)
-        identities: list[Identity | None] = [None]
-        if pending is not None:
-            identities.append(pending.version.info.identity)
         bad: dict[int, None] = {}
-        for identity in identities:
+        for identity in core.identities(chunk):
             stored = core.held(chunk, identity)
             if stored is None or stored.block is None:
                 continue

@@ -13,7 +13,7 @@ from crc32c import crc32c
 
 from fs3.errors import Busy, CorruptData
 from fs3.ids import ChunkId
-from fs3.wire.chunk import SUM_BLOCK_BYTES, Identity
+from fs3.wire.chunk import SUM_BLOCK_BYTES
 
 from .compose import Place
 from .core import StoreCore
@@ -35,14 +35,9 @@ class Scrubbed(NamedTuple):
 def scrub_chunk(core: StoreCore, chunk: ChunkId, scratch: memoryview) -> Scrubbed:
     """As ``ChunkStore.scrub_chunk``."""
     assert len(scratch) == PIECE_BYTES, len(scratch)
-    with core.lock:
-        pending = core.pending.get(chunk)
-    identities: list[Identity | None] = [None]
-    if pending is not None:
-        identities.append(pending.version.info.identity)
     bad: dict[int, None] = {}
     read_bytes = 0
-    for identity in identities:
+    for identity in core.identities(chunk):
         try:
             stored = core.held(chunk, identity)
         except Busy:  # it was committed meanwhile, and something came after it

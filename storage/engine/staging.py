@@ -19,8 +19,7 @@ from fs3.ids import ChunkId
 from fs3.wire.chunk import Identity, UpdateKind, VersionInfo
 
 from ..disk import DiskFile
-from .allocate import Block, class_for
-from .compose import Place
+from .allocate import Block
 from .core import StoreCore
 from .format import (
     StoredPending,
@@ -311,18 +310,11 @@ class Stager:
                 return False
             if pending is not None and pending.version.block == old.block:
                 return False
-            block = core.take(class_for(len(payload)))
-            place: Place = core.place(block)
-            with core.composer.batch(core.disk.writes()):
-                core.composer.write(place, payload)
-            place.file.sync()
+            block = core.written(payload)
             stored = StoredVersion(version, block, len(payload), old.change)
             if not self._put_in_place(chunk, old, stored):
                 return False
-            try:
-                core.apply(Batch())
-            except FsError:
-                pass  # a full disk: it waits like a commit mark, and is in force here already
+            core.apply_repair()
             return True
 
     def _put_in_place(self, chunk: ChunkId, old: StoredVersion, new: StoredVersion) -> bool:
