@@ -1,7 +1,8 @@
 """Rare branches of the product, by name, and how often a run took each.
 
-Counted from outside: from events that the servers log, and by wrapping functions while seeds run, so that
-the product carries nothing for it. Each name says what happened; ``install`` is done once a process.
+Counted from outside: from events that the servers log, and by wrapping functions, so that the product carries
+nothing for it. Each name says what happened. Functions stay wrapped once a seed has run in a process:
+``begin`` forgets what other worlds have done since.
 
 Left out: the chain rule ``repair``, which only an operator asks for.
 """
@@ -132,8 +133,9 @@ def _after_awaited(
 _installed: list[bool] = []
 
 
-def install() -> None:
-    """Begin to count, in this process."""
+def begin() -> None:
+    """A seed begins: count from nothing."""
+    HITS.clear()
     if _installed:
         return
     _installed.append(True)
@@ -281,9 +283,7 @@ def _from_clients(world: World) -> None:
 
 
 def taken(world: World) -> tuple[tuple[str, int], ...]:
-    """How often the seed that has just run took each branch; begins to count anew."""
+    """How often the seed that has just run took each branch."""
     _from_events(world)
     _from_clients(world)
-    found = tuple(sorted(HITS.items()))
-    HITS.clear()
-    return found
+    return tuple(sorted(HITS.items()))

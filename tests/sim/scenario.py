@@ -91,7 +91,7 @@ def run_seed(seed: int, look: Look | None = None, size: Size = WHOLE) -> Outcome
 
 
 async def _run(seed: int, look: Look | None, size: Size) -> Outcome:
-    branches.install()
+    branches.begin()
     _small_pages()
     versions = watch_versions()
     links, store = draw_faults(derived_rng(seed, "faults"))

@@ -8,6 +8,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from . import branches
 from .__main__ import fresh_seeds
 from .outcome import Judged, Outcome, broken_off
 from .pool import Pool
@@ -82,6 +83,13 @@ def test_what_never_came_fails_a_long_run_only(tmp_path: Path) -> None:
 
 def test_fresh_seeds_follow_from_the_text() -> None:
     assert fresh_seeds("a", 3) == fresh_seeds("a", 3) != fresh_seeds("b", 3)
+
+
+def test_what_another_world_did_does_not_count_for_a_seed() -> None:
+    branches.begin()
+    branches.HITS["read: refused, no lease"] = 3  # a world that broke off, or ran without the runner
+    branches.begin()
+    assert not branches.HITS
 
 
 def test_a_story_tells_what_befell_a_chunk() -> None:
