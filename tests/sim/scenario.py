@@ -42,7 +42,7 @@ class Size:
     """How much clients do."""
 
     bursts: int = 28
-    span_s: float = 58.0
+    span_s: float = 60.0
     """Over which the bursts are spread."""
 
 

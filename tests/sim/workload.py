@@ -51,8 +51,8 @@ class Burst:
 
 
 def bursts(rng: Rng, count: int, span_s: float) -> list[Burst]:
-    """So many, spread over a time."""
-    times = sorted(rng.uniform(0, span_s) for _ in range(count))
+    """So many, spread over a time; the last one ends it, so that work lasts as long."""
+    times = [*sorted(rng.uniform(0, span_s) for _ in range(count - 1)), span_s]
     return [
         Burst(at_s, (rng.choice(SHARED), rng.randrange(CHUNKS)), f"{DIRECTORY}/race{number}")
         for number, at_s in enumerate(times)
