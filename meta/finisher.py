@@ -15,11 +15,15 @@ other cases the intent gets a new epoch, in a transaction, and everything starts
 
 A settlement cuts nothing: raise, ask where the bytes end, store the length if the intent is unchanged.
 
+Within a service one finisher works on a file at a time. A chain that is away would have every request for the
+file, and a file may have many openers, ask all its chains again and again until it is back.
+
 Source: design 3.5, 3.6, 3.9, 4.9.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -61,6 +65,8 @@ class Finisher:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._under_way: dict[InodeId, asyncio.Future[None]] = {}
+        """Files that somebody here works on; done when that one has ended, whatever came of it."""
 
     async def finish(self, inode: InodeId, deadline_s: float) -> None:
         """Finish the cut and the settlement of a file, if there are any.
@@ -69,17 +75,46 @@ class Finisher:
         """
         try:
             for _ in range(ROUNDS_MAX):
-                record, cut, settle = await self._transact(lambda txn: _look(txn, inode), deadline_s)
-                if record is None or not (cut or settle):
-                    return
+                while True:
+                    record, cut, settle = await self._transact(lambda txn: _look(txn, inode), deadline_s)
+                    if record is None or not (cut or settle):
+                        return
+                    if inode not in self._under_way:
+                        break
+                    await self._another_ended(inode, deadline_s)
                 assert record.layout is not None, f"file {inode:x} has no layout"
-                if cut is not None:
-                    await self._cut_once(inode, record.layout, cut, deadline_s)
-                elif settle is not None:
-                    await self._settle_once(inode, record.layout, settle, deadline_s)
+                await self._in_turn(inode, self._once(inode, record.layout, cut, settle, deadline_s))
         except MaybeApplied as error:  # every step may be done twice: to the caller nothing has happened
             raise DeadlineExceeded(f"file {inode:x} could not be brought to rest: {error}") from error
         raise Unavailable(f"file {inode:x} is being changed by others all the time")
+
+    async def _another_ended(self, inode: InodeId, deadline_s: float) -> None:
+        """DeadlineExceeded: whoever works on the file is still at it."""
+        left_s = deadline_s - self._services.clock.boot_s()
+        _, working = await asyncio.wait((self._under_way[inode],), timeout=max(0.0, left_s))
+        if working:
+            raise DeadlineExceeded(f"file {inode:x} is not at rest yet")
+
+    async def _in_turn(self, inode: InodeId, work: Awaitable[None]) -> None:
+        ended = self._under_way[inode] = asyncio.get_running_loop().create_future()
+        try:
+            await work
+        finally:
+            del self._under_way[inode]
+            ended.set_result(None)
+
+    async def _once(
+        self,
+        inode: InodeId,
+        layout: Layout,
+        cut: CutIntent | None,
+        settle: SettleIntent | None,
+        deadline_s: float,
+    ) -> None:
+        if cut is not None:
+            await self._cut_once(inode, layout, cut, deadline_s)
+        elif settle is not None:
+            await self._settle_once(inode, layout, settle, deadline_s)
 
     async def roll_back_spill(self, inode: InodeId, seen: SpillIntent, deadline_s: float) -> bool:
         """Give up a spill whose client is gone: the content is still in the KV store, and stays there.
