@@ -67,13 +67,19 @@ class IdAllocator(Generic[I]):
         self._make = make
         self._clock = clock
         self._rng = rng
-        self._free: deque[I] = deque()
+        self._free: deque[int] = deque()
+        """The counter's values that are left of the block."""
 
     async def reserve(self, count: int, deadline_s: float) -> list[I]:
-        """``count`` ids; waits for the store only when the block is used up."""
-        while len(self._free) < count:
-            await self._refill(deadline_s)
-        return [self._free.popleft() for _ in range(count)]
+        """``count`` ids; waits for the store only when the block is used up. An error loses those
+        that were taken so far."""
+        found: list[I] = []
+        while len(found) < count:
+            while not self._free:
+                await self._refill(deadline_s)
+            if (one := self._make(self._free.popleft())) is not None:
+                found.append(one)
+        return found
 
     async def _refill(self, deadline_s: float) -> None:
         async def body(txn: Transaction) -> int:
@@ -91,8 +97,7 @@ class IdAllocator(Generic[I]):
             deadline_s=deadline_s,
             on_maybe_applied=OnMaybeApplied.RETRY,
         )
-        made = (self._make(number) for number in range(first, first + BLOCK))
-        self._free.extend(one for one in made if one is not None)
+        self._free.extend(range(first, first + BLOCK))
 
 
 Share = NewType("Share", float)

@@ -1,7 +1,7 @@
 """Beacons in, leases out: the primary's end of the datagrams (``fs3.member.beacon``).
 
-Datagrams are handled as they arrive, over UDP or RPC; a standby drops them. A grant is noted before its
-answer can be sent.
+Datagrams are handled as they arrive, over UDP or RPC; a standby drops them unread. A grant is noted before
+its answer can be sent.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ class Hearing:
 
     def _receive(self, data: bytes) -> bytes | None:
         self.counters.received += 1
+        term = self._services.primary_term()
+        if term is None:
+            return None
         try:
             datagram = self._signer.open(data)
             if datagram.purpose != Purpose.BEACON:
@@ -77,8 +80,7 @@ class Hearing:
         except Fs3Error:
             self.counters.refused += 1
             return None
-        term = self._services.primary_term()
-        return self._hear(term, datagram, beacon) if term is not None else None
+        return self._hear(term, datagram, beacon)
 
     def _hear(self, term: Term, datagram: Datagram, beacon: Beacon) -> bytes | None:
         node, generation = datagram.sender, datagram.generation

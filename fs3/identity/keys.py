@@ -73,7 +73,8 @@ class Prover:
     def proof(self, *rest: bytes) -> bytes:
         """See ``proof``."""
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(_joined(rest))
+        for part in rest:
+            inner.update(len(part).to_bytes(4, "little") + part)
         outer.update(inner.digest())
         return outer.digest()
 

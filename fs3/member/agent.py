@@ -57,7 +57,8 @@ class Agent:
         )
         self.leases = NodeLeases(settings.node, generation, self._started_s, settings.timing)
         self._offset = ClusterOffset(settings.timing)
-        self._acknowledged: dict[ChainId, ChainVersion] = {}
+        self.adopted: dict[ChainId, ChainVersion] = {}
+        """What this node's targets have adopted; it is acknowledged once the leases' waits are over."""
         self._targets: tuple[TargetReport, ...] = ()
         self._report_wanted = asyncio.Event()
         self._report_sequence = 0
@@ -101,8 +102,8 @@ class Agent:
 
     def acknowledge(self, chain: ChainId, version: ChainVersion) -> None:
         """The target of ``chain`` has adopted ``version``; mgmtd learns it with the next beacon."""
-        if self._acknowledged.get(chain, 0) < version:
-            self._acknowledged[chain] = version
+        if self.adopted.get(chain, 0) < version:
+            self.adopted[chain] = version
             self._correspondence.hurry_beacons()
 
     def set_targets(self, targets: Sequence[TargetReport]) -> None:
@@ -173,12 +174,6 @@ class Agent:
     def scope(self) -> TaskScope:
         """Owner of the agent's tasks."""
         return self._scope
-
-    @property
-    def acknowledged(self) -> dict[ChainId, ChainVersion]:
-        """Versions that this node's targets have adopted and whose waits are over."""
-        now_s = self._clock.boot_s()
-        return {c: v for c, v in self._acknowledged.items() if self.leases.may_acknowledge(c, v, now_s)}
 
     def on_primary_answer(
         self, term: int, cluster_ms: int, sent_s: float, address: str, routing_version: int

@@ -61,6 +61,7 @@ class Member(Protocol):
 
     leases: NodeLeases
     cache: RoutingCache
+    adopted: dict[ChainId, ChainVersion]
 
     @property
     def settings(self) -> AgentSettings: ...
@@ -70,9 +71,6 @@ class Member(Protocol):
 
     @property
     def scope(self) -> TaskScope: ...
-
-    @property
-    def acknowledged(self) -> dict[ChainId, ChainVersion]: ...
 
     def on_primary_answer(
         self, term: int, cluster_ms: int, sent_s: float, address: str, routing_version: int
@@ -223,8 +221,9 @@ class Correspondence:
 
     def _beacon(self, now_s: float) -> tuple[bytes, Pairs]:
         """What all mgmtds are told now, encoded, and the acknowledgements in it."""
-        waiting = [(c, v) for c, v in self._member.acknowledged.items() if self._confirmed.get(c) != v]
-        acks = tuple(waiting[:ACKNOWLEDGED_MAX])
+        unconfirmed = [(c, v) for c, v in self._member.adopted.items() if self._confirmed.get(c) != v]
+        ripe = [(c, v) for c, v in unconfirmed if self._leases.may_acknowledge(c, v, now_s)]
+        acks = tuple(ripe[:ACKNOWLEDGED_MAX])
         without = self._leases.chains_without(now_s)
         body = Beacon(
             routing_version=self._leases.routing_version,
@@ -330,7 +329,7 @@ class Correspondence:
             datagram.generation,
             datagram.sequence,
             ask.pairs,
-            self._member.acknowledged,
+            self._member.adopted,
             self._clock.boot_s(),
         )
         return self._seal(Purpose.ANSWER, encode(answer))

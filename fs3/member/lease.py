@@ -278,12 +278,12 @@ class NodeLeases:
         peer_generation: Generation,
         sequence: int,
         pairs: Pairs,
-        acknowledged: dict[ChainId, ChainVersion],
+        adopted: dict[ChainId, ChainVersion],
         now_s: float,
     ) -> Answer:
         """What this node answers to an ask; what it grants is noted before it can be sent.
 
-        ``acknowledged``: versions that this node has acknowledged, which a joiner's lease takes.
+        ``adopted``: by this node's targets; a joiner's lease takes that the version can be acknowledged.
         """
         granted: list[tuple[ChainId, ChainVersion]] = []
         newer: list[ChainInfo] = []
@@ -294,7 +294,7 @@ class NodeLeases:
                 wanted.append(chain)
             elif known.version > version:
                 newer.append(known)
-            elif self._grants(known, peer, peer_generation, acknowledged.get(chain), now_s):
+            elif self._grants(known, peer, peer_generation, adopted.get(chain), now_s):
                 granted.append((chain, version))
         return Answer(
             echo_generation=peer_generation,
@@ -310,7 +310,7 @@ class NodeLeases:
         info: ChainInfo,
         peer: NodeId,
         generation: Generation,
-        acknowledged: ChainVersion | None,
+        adopted: ChainVersion | None,
         now_s: float,
     ) -> bool:
         if self.is_fenced or now_s < self.allowed_from_s:
@@ -319,7 +319,11 @@ class NodeLeases:
         if entry is None or entry.own is None:
             return False
         asker = next((m for m in info.serving if m.node == peer and m.generation == generation), None)
-        if asker is None or (asker.joining and acknowledged != info.version):
+        if asker is None:
+            return False
+        if asker.joining and not (
+            adopted == info.version and self.may_acknowledge(info.chain, info.version, now_s)
+        ):
             return False
         self._granted.setdefault(info.chain, {})[asker.target, generation] = now_s + self._timing.grant_s
         return True

@@ -4,7 +4,8 @@ Datagrams may pass where connections do not (a firewall, a bad route): leases wo
 and no query arrives. So each node tries its connection to every node that it shares a chain with, serving or
 not: by a call over the connection that there is, and when that fails by several new ones at once. Under heavy
 loss a connection may stand still for seconds on a link that works, and so may the first packet of a new one,
-which is sent again only after a second; of eight one comes through. Who fails all is named in beacons.
+which is sent again only after a second; of eight one comes through. Who fails all, or refuses one, is named
+in beacons.
 
 Source: design 2.3.
 """
@@ -86,12 +87,13 @@ class LinkProbes:
 
     def look(self, now_s: float) -> None:
         """Begin the tries that are due."""
+        due = [(n, s) for n, s in self._links.items() if now_s >= s.due_s and not s.is_trying]
+        if not due:
+            return
         room = TRIES_MAX - sum(state.is_trying for state in self._links.values())
-        for node, state in self._links.items():
-            if room > 0 and not state.is_trying and now_s >= state.due_s:
-                room -= 1
-                state.is_trying = True
-                self._scope.spawn(f"try link to {node}", self._try(self._addresses[node], state, now_s))
+        for node, state in due[: max(0, room)]:
+            state.is_trying = True
+            self._scope.spawn(f"try link to {node}", self._try(self._addresses[node], state, now_s))
 
     def broken(self, now_s: float) -> list[NodeId]:
         """Nodes to which no connection can be made."""
@@ -115,16 +117,17 @@ class LinkProbes:
         return True
 
     async def _is_open(self, address: str) -> bool:
-        """Whether any of several new connections comes about in time."""
-        connects = [
-            self._scope.start(f"connect to {address}", self._connect(address, place * CONNECT_PAUSE_S))
-            for place in range(CONNECTS)
-        ]
+        """Whether any of several new connections comes about in time; the first mostly tells."""
+        connects = [self._start_connect(address, 0.0)]
         try:
             async with asyncio.timeout(TRY_TIMEOUT_S):
+                await asyncio.wait(connects, timeout=CONNECT_PAUSE_S)
+                if not connects[0].done() or connects[0].result() is None:
+                    pauses = (place * CONNECT_PAUSE_S for place in range(CONNECTS - 1))
+                    connects += [self._start_connect(address, pause_s) for pause_s in pauses]
                 for connected in asyncio.as_completed(connects):
-                    if await connected:
-                        return True
+                    if (is_open := await connected) is not None:
+                        return is_open
         except TimeoutError:
             return False
         finally:
@@ -132,11 +135,17 @@ class LinkProbes:
                 one.cancel()
         return False
 
-    async def _connect(self, address: str, after_s: float) -> bool:
+    def _start_connect(self, address: str, after_s: float) -> asyncio.Task[bool | None]:
+        return self._scope.start(f"connect to {address}", self._connect(address, after_s))
+
+    async def _connect(self, address: str, after_s: float) -> bool | None:
+        """False: nobody listens there, as every other connection would be told; None: this one failed."""
         await asyncio.sleep(after_s)
         try:
             transport, _ = await self._components.network.connect(address, asyncio.Protocol)
-        except (OSError, Unavailable):
+        except ConnectionRefusedError:
             return False
+        except (OSError, Unavailable):
+            return None
         transport.close()
         return True

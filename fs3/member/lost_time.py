@@ -49,7 +49,9 @@ class LostTime:
             self._run, self._first, self._last = run, answer, answer
             return 0.0
         assert self._first is not None and self._last is not None, run
-        lost_s = max(self._lost_since_s(old, other_ms, received_s) for old in (self._first, self._last))
+        lost_s = self._lost_since_s(self._last, other_ms, received_s)
+        if self._first is not self._last:
+            lost_s = max(lost_s, self._lost_since_s(self._first, other_ms, received_s))
         if other_ms > self._last.other_ms:
             self._last = answer
         if received_s - self._first.sent_s > COMPARED_S:
@@ -88,5 +90,7 @@ class PeerClocks:
         lost_s = compared.lost_s(generation, peer_ms, sent_s, now_s)
         if lost_s > self._timing.clock_loss_s:
             self._losses[peer] = now_s, lost_s
+        if not self._losses:
+            return 0.0  # as nearly always
         agreed = sorted(lost for at_s, lost in self._losses.values() if now_s - at_s <= COMPARED_S)
         return agreed[-2] if len(agreed) >= 2 else 0.0

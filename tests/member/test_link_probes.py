@@ -153,3 +153,12 @@ def test_a_node_may_leave_the_chain_in_the_moment_in_which_its_try_begins() -> N
 
     in_scope(wire, scenario)
     assert wire.called == ["n2:1"]
+
+
+def test_a_refusal_speaks_for_all_connections_and_a_reset_for_itself() -> None:
+    refused = Wire(NO_ANSWER, lambda n: ConnectionRefusedError())
+    assert broken_after(refused, 10.0) == [OTHER]
+    assert len(refused.called) - 1 <= refused.connect_count <= len(refused.called)  # one may be under way
+    reset = Wire(NO_ANSWER, lambda n: ConnectionResetError())
+    assert broken_after(reset, 10.0) == [OTHER]
+    assert 8 * (len(reset.called) - 1) <= reset.connect_count <= 8 * len(reset.called)

@@ -351,7 +351,7 @@ class GrantsAtOlderVersion(NodeLeases):
         peer_generation: Generation,
         sequence: int,
         pairs: Pairs,
-        acknowledged: dict[ChainId, ChainVersion],
+        adopted: dict[ChainId, ChainVersion],
         now_s: float,
     ) -> Answer:
         answer = super().answer(peer, peer_generation, sequence, pairs, {}, now_s)
