@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from fs3.errors import MaybeApplied, Retryable
+from fs3.errors import Fs3Error
 from fs3.ids import InodeId
 from fs3.kv.run import run
 from fs3.stubs.storage import for_each
@@ -21,6 +21,7 @@ from ..intents import CUTS, SETTLEMENTS, SPILLS, SpillIntent, list_intents
 from ..services import Services
 from .aged import Aged
 from .leases import WorkLeases
+from .pace import has_to_wait
 
 PAGE = 1000
 AT_ONCE = 8
@@ -61,7 +62,9 @@ class _IntentWorker:
         async def attempt(entry: tuple[InodeId, bytes]) -> bool:
             try:
                 await one(*entry)
-            except (Retryable, MaybeApplied):
+            except Fs3Error as error:
+                if not has_to_wait(error):
+                    raise
                 return False  # a chain is away; the others must not wait for it
             return True
 

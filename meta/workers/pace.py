@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
-from fs3.errors import Fs3Error, MaybeApplied, Retryable, StaleFile
+from fs3.errors import Fs3Error, FsError, MaybeApplied, Retryable, StaleFile
 from fs3.log import Logger
 from fs3.tasks import Worker
 
 RETRY_S = 1.0
-"""Pause after a unit that could not be done now: a chain or the KV store is away."""
+"""Pause after a unit that could not be done now."""
+
+
+def has_to_wait(error: Fs3Error) -> bool:
+    """Whether this is no bug: what it happened to can be done when a chain or the KV store is back, when
+    whoever changed the file has done with it, or when a disk has room again."""
+    is_full = isinstance(error, FsError) and error.errno == errno.ENOSPC
+    return is_full or isinstance(error, Retryable | MaybeApplied | StaleFile)
 
 
 class WorkerLoop:
@@ -27,12 +35,14 @@ class WorkerLoop:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled. What is neither retryable nor expected ends the daemon (a bug)."""
+        """Work until cancelled. An error that need not wait ends the daemon (a bug)."""
         while True:
             self._wake.clear()
             try:
                 pause_s = await self._worker.work_once()
-            except (Retryable, MaybeApplied, StaleFile) as error:
+            except Fs3Error as error:
+                if not has_to_wait(error):
+                    raise
                 self._note(error)
                 pause_s = RETRY_S
             if pause_s > 0:

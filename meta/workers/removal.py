@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from fs3.errors import MaybeApplied, Retryable, StaleFile
+from fs3.errors import Fs3Error
 from fs3.ids import ROOT_INODE, Epoch, InodeId
 from fs3.kv.run import OnMaybeApplied, run
 from fs3.kv.transaction import Transaction
@@ -40,6 +40,7 @@ from ..intents import REMOVALS, Removal, clear_intent, decode_removal, get_remov
 from ..services import Event, Services
 from ..session import writers
 from .leases import WorkLeases
+from .pace import has_to_wait
 
 T = TypeVar("T")
 SHARDS = 8
@@ -114,7 +115,9 @@ class RemovalWorker:
         removal = decode_removal(data)
         try:
             return await (self._tree(inode, removal) if removal.is_tree else self._file(inode))
-        except (Retryable, MaybeApplied, StaleFile):
+        except Fs3Error as error:
+            if not has_to_wait(error):
+                raise
             return False
 
     # -- files ---------------------------------------------------------------------------------------

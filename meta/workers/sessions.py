@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from fs3.errors import MaybeApplied, Retryable
+from fs3.errors import Fs3Error
 from fs3.ids import ClientSessionId, InodeId
 from fs3.kv.ranges import key_after
 from fs3.kv.run import OnMaybeApplied, run
@@ -47,6 +47,7 @@ from ..session import (
     session_key,
 )
 from .leases import WorkLeases
+from .pace import has_to_wait
 
 T = TypeVar("T")
 LOOK_EVERY_S = 5.0
@@ -141,7 +142,9 @@ class SessionWorker:
     async def _try_end(self, item: tuple[ClientSessionId, Session]) -> bool:
         try:
             return await self._end(*item)
-        except (Retryable, MaybeApplied):
+        except Fs3Error as error:
+            if not has_to_wait(error):
+                raise
             return False  # a chain is away: this session stays, the others go on
 
     async def _end(self, session: ClientSessionId, record: Session) -> bool:
@@ -178,7 +181,9 @@ class SessionWorker:
                 await self._finisher.roll_back_spill(inode, spill, deadline_s)
                 await self._transact(partial(self._begin, session, inode))
             await self._finisher.finish(inode, deadline_s)
-        except (Retryable, MaybeApplied):
+        except Fs3Error as error:
+            if not has_to_wait(error):
+                raise
             return False
         return True
 

@@ -2,15 +2,16 @@
 
 It keeps what the real one keeps that matters to the metadata service: the epoch in force by (chain, file),
 the chunks with their lengths, ended sessions; and it refuses as the real one does. ``write`` is what a
-client's write comes to. Faults: chains in ``down`` do not answer.
+client's write comes to. Faults: chains in ``down`` do not answer, those in ``full`` have no room for records.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Sequence
 
-from fs3.errors import DeadlineExceeded, InvalidRequest, SessionLost, StaleFile
+from fs3.errors import DeadlineExceeded, InvalidRequest, SessionLost, StaleFile, fs_error
 from fs3.ids import ChainId, ClientSessionId, Epoch, InodeId
 from fs3.layout import Layout, chunk_count, extents
 from fs3.stubs.storage import FileEnd
@@ -26,6 +27,7 @@ class FakeChains:
         """(chain, inode) -> {chunk index: length}; nothing empty."""
         self.ended: dict[tuple[ChainId, ClientSessionId], None] = {}
         self.down: dict[ChainId, None] = {}
+        self.full: dict[ChainId, None] = {}
         self.calls: list[str] = []
         self.before: list[Callable[[str], Awaitable[None]]] = []
         """Run (once each) before the next call: something else gets in between."""
@@ -46,6 +48,8 @@ class FakeChains:
         if any(chain in self.down for chain in chains):
             await asyncio.sleep(timeout_s)
             raise DeadlineExceeded(f"{name}: a chain is down")
+        if any(chain in self.full for chain in chains):
+            raise fs_error(errno.ENOSPC, "the disk is full", "/disk/index")
 
     async def raise_epoch(
         self, inode: InodeId, epoch: Epoch, chains: Sequence[ChainId], *, timeout_s: float
