@@ -24,7 +24,7 @@ How it is built, from the outside in::
                               pure: decisions without clock or network
 
 Everything from ``core`` down takes its clock, chance and network from outside and runs in the simulated
-world; ``connecting`` hands in the real ones.
+world; ``connecting`` hands in the real ones (``call_log``: and has each call told, if that is wanted).
 
 What a program may rely on: a returned ``fsync`` or ``close`` is durable and seen by everybody; a read returns
 bytes whose checksums were right; a write is applied once; an error is an ``OSError`` with errno and path.

@@ -20,6 +20,7 @@ from fs3.rpc.thread_calls import ThreadCaller
 from fs3.stubs.mgmtd import MgmtdStub, RoutingCache
 from fs3.tasks import TaskScope
 
+from .call_log import call_log, told
 from .core import ClientCore
 from .failures import as_os_error
 from .filesystem import AsyncFileSystem
@@ -55,13 +56,18 @@ async def connect_profile(profile: Profile, settings: ClientSettings) -> AsyncFi
     bulk = BulkClient(credentials, network, make_nonce=system_nonce)
     rpc = RpcClient(credentials, network, rng=rng, make_nonce=system_nonce, on_failure=failed, bulk=bulk)
     scope = TaskScope("fs3-client", failed)
-    routing = RoutingCache(MgmtdStub(rpc, profile.seeds, clock, rng), rng, silent_logger())
     threads = ThreadCaller(credentials, network, make_nonce=system_nonce, now_s=clock.boot_s)
-    components = Components(rpc, routing, clock, rng, system_nonce, socket.gethostname(), bulk, threads)
+    calls = call_log(os.environ, clock)
+    log = calls.log if calls is not None else None
+    caller, *in_threads = told(rpc, bulk, threads, log, clock)
+    routing = RoutingCache(MgmtdStub(caller, profile.seeds, clock, rng), rng, log or silent_logger())
+    components = Components(caller, routing, clock, rng, system_nonce, socket.gethostname(), *in_threads)
 
     async def close() -> None:
         threads.close()
         await rpc.aclose()
+        if calls is not None:
+            calls.close()
 
     core = ClientCore(components, settings, scope, close)
     try:

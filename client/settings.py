@@ -10,7 +10,7 @@ from typing import Protocol
 from fs3.clock import Clock
 from fs3.rng import Rng
 from fs3.rpc.service import Caller
-from fs3.rpc.thread_calls import ThreadCall, ThreadCaller
+from fs3.rpc.thread_calls import ThreadCall
 from fs3.stubs.storage import RoutingSource
 
 MIB = 1 << 20
@@ -52,7 +52,7 @@ longer than a chain needs to leave a dead member behind."""
 
 
 class BulkThreadCaller(Protocol):
-    """A bulk plane that a thread may call without the event loop (``BulkClient``)."""
+    """What a thread may call without the event loop (``BulkClient``, ``ThreadCaller``)."""
 
     def call_all(self, calls: Sequence[ThreadCall], timeout_s: float) -> None: ...
 
@@ -71,5 +71,5 @@ class Components:
     """This machine's name, shown in the list of sessions."""
     blocking: BulkThreadCaller | None = None
     """For threads that do large reads themselves; None: everything goes through the loop."""
-    threads: ThreadCaller | None = None
+    threads: BulkThreadCaller | None = None
     """For threads that do small reads themselves; None: everything goes through the loop."""

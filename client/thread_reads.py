@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fs3.errors import CapabilityExpired, Fs3Error, MaybeApplied, StaleRouting, Unavailable
-from fs3.rpc.thread_calls import ThreadCall, ThreadCaller
+from fs3.rpc.thread_calls import ThreadCall
 from fs3.wire.storage import PRESENT, READ
 
 from .core import ClientCore, Wanted
@@ -113,7 +113,7 @@ def _forget_expired(batch: Batch[OpenFile], sink: ReadSink[OpenFile]) -> None:
             file.session.capabilities.forget(batch.address, file.capability)
 
 
-def _present(caller: ThreadCaller, batches: Sequence[Batch[OpenFile]], timeout_s: float) -> None:
+def _present(caller: BulkThreadCaller, batches: Sequence[Batch[OpenFile]], timeout_s: float) -> None:
     """Tell the servers the capabilities that they do not know yet. CapabilityExpired; Busy."""
     calls: list[ThreadCall] = []
     capabilities = batches[0].pieces[0].file.session.capabilities

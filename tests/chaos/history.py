@@ -30,6 +30,8 @@ class Operation:
     errno: int = 0
     failed_s: float = math.inf
     """When its error was seen."""
+    worker: str = ""
+    """The stem of its worker's log."""
 
     @property
     def is_done(self) -> bool:
@@ -114,7 +116,7 @@ def read_logs(paths: Iterable[Path]) -> History:
             if "begin" in entry:
                 operation = Operation(
                     entry["kind"], entry.get("register", entry.get("path", "")), entry["at_s"],
-                    value=entry.get("value"),
+                    value=entry.get("value"), worker=path.stem,
                 )  # fmt: skip
                 begun[entry["begin"]] = operation
                 history.operations.append(operation)

@@ -12,6 +12,7 @@ from typing import Any
 
 from .faults import Faults, Struck
 from .history import History, Operation
+from .kinds import EVERYTHING
 
 SETTLE_S = 10.0
 """An operation that began within a fault may still fail for it this long after it was mended."""
@@ -41,6 +42,8 @@ class Outcome:
     """Of ``fs3 fsck``, notices left out."""
     unchecked: list[str] = field(default_factory=list)
     """Why ``fs3 fsck`` did not look at everything."""
+    stalls: list[dict[str, Any]] = field(default_factory=list)
+    """The longest, with what they were made of."""
 
 
 def excuse(operation: Operation, faults: Sequence[Struck]) -> str:
@@ -52,7 +55,7 @@ def excuse(operation: Operation, faults: Sequence[Struck]) -> str:
     ]  # fmt: skip
     if operation.errno == errno.ENOSPC and any(kind.fills for kind in near):
         return "enospc"
-    is_late = operation.kind == "names" and operation.errno == errno.ETIMEDOUT
+    is_late = operation.kind in ("names", "sync") and operation.errno == errno.ETIMEDOUT
     return "metadata deadline" if is_late and any(kind.stops_names for kind in near) else ""
 
 
@@ -61,7 +64,7 @@ def report_of(outcome: Outcome) -> dict[str, object]:
     history, faults = outcome.history, outcome.faults
     excused = Counter(excuse(error, faults.struck) for error in history.errors)
     leaked = [f for f in outcome.findings if f["kind"] in LEAKS]
-    everything = ("read", "quiet read", "write", "names")
+    everything = ("read", "quiet read", "write", "sync", "names")
     stalls = [_stall_s(outcome, one, everything) for one in faults.struck]
     return {
         "faults": len(faults.struck),
@@ -72,7 +75,7 @@ def report_of(outcome: Outcome) -> dict[str, object]:
         "client_errors": excused[""],
         "corrupt": history.corrupt,
         "longest_stall_s": round(history.longest_s(everything), 2),
-        "longest_read_stall_s": round(history.longest_s(("quiet read",)), 2),
+        "longest_read_stall_s": _longest_s(outcome, "quiet read"),
         "median_stall_s": round(statistics.median(stalls), 2) if stalls else 0.0,
         "recovery_s": _spread(faults.recovery_s),
         "leaked": len(leaked),
@@ -82,10 +85,17 @@ def report_of(outcome: Outcome) -> dict[str, object]:
         "metadata_deadline_errors": excused["metadata deadline"],
         "fsck_findings": len(outcome.findings) - len(leaked) + len(outcome.unchecked),
         "unexpected": len(faults.problems),
-        "longest_read_stall_of_written_s": round(history.longest_s(("read",)), 2),
+        "longest_read_stall_of_written_s": _longest_s(outcome, "read"),
+        "longest_write_stall_s": _longest_s(outcome, "write"),
+        "longest_sync_s": _longest_s(outcome, "sync"),
+        "while_everything_was_killed_s": {
+            kind: _longest_s(outcome, kind, meanwhile=True)
+            for kind in ("quiet read", "read", "write", "sync")
+        },
         "serving_after_everything_was_killed_s": _spread(faults.ground.served_after_s),
         "stalls_by_kind_s": _stalls_by_kind(outcome),
         "too_long": too_long(outcome),
+        "longest_stalls": outcome.stalls,
     }
 
 
@@ -108,7 +118,7 @@ def too_long(outcome: Outcome) -> list[str]:
     """Times above those of design 8, of faults that came alone."""
     found: list[str] = []
     for one in outcome.faults.struck:
-        if _is_alone(one, outcome.faults.struck):
+        if one.name and _is_alone(one, outcome.faults.struck):
             limits = ((("quiet read",), READ_STALL_MAX_S), (("write",), _write_max_s(one)))
             for kinds, limit_s in limits:
                 took_s = _stall_s(outcome, one, kinds)
@@ -122,10 +132,22 @@ def _write_max_s(one: Struck) -> float:
     return KILLED_MAX_S if one.kind.name == "storage killed" else SILENT_MAX_S
 
 
+def _longest_s(outcome: Outcome, kind: str, *, meanwhile: bool = False) -> float:
+    """The longest operation of a kind; of those that met the kill of everything (``meanwhile``), or none."""
+    spans = [
+        (one.began_s, one.whole_s or math.inf) for one in outcome.faults.struck if one.kind.name == EVERYTHING
+    ]
+
+    def met_it(o: Operation) -> bool:
+        return any(o.start_s <= until_s and since_s <= o.end_s for since_s, until_s in spans)
+
+    operations = [o for o in outcome.history.operations if o.kind == kind and o.is_done]
+    return round(max((o.end_s - o.start_s for o in operations if met_it(o) is meanwhile), default=0.0), 2)
+
+
 def _is_alone(one: Struck, struck: Sequence[Struck]) -> bool:
-    """No other fault overlaps it, and not everything was away."""
-    others = [o for o in struck if o is not one and o.began_s < one.whole_s and one.began_s < o.whole_s]
-    return bool(one.name) and not others
+    """No other fault overlaps it."""
+    return not any(o for o in struck if o is not one and o.began_s < one.whole_s and one.began_s < o.whole_s)
 
 
 def _stall_s(outcome: Outcome, one: Struck, kinds: Sequence[str]) -> float:

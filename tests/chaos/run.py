@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fs3.client
+from fs3.client.call_log import VARIABLE as CALL_LOG
 from fs3.deploy.dev.cluster import Cluster, ClusterError
 from fs3.deploy.dev.plan import HOST, ClusterShape, Place, make_plan, port_count
 from fs3.ids import ChunkId, InodeId
@@ -29,6 +31,7 @@ from .machine import Machine, command
 from .network import Network
 from .registers import FIRST_VALUE, Register, content_of, registers, value_of
 from .report import Outcome
+from .stalls import read_told, stories
 from .volumes import Volumes
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +79,8 @@ class Run:
             ground.cluster.down(say)
             outcome.stores = judge_stores(self._disks, routing, chunks)
         history.judge()
+        logs = [*self._logs.glob("worker-*.calls"), *(ground.cluster.directory / "logs").glob("*.log")]
+        outcome.stalls = stories(history, faults.struck, read_told(logs))
         return outcome
 
     def _clear(self, say: Say) -> None:
@@ -164,6 +169,7 @@ class Run:
                 [*before, sys.executable, "-m", "tests.chaos.worker",
                  str(client_file), AREA, str(number), str(self._seed), str(log)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT,
+                env=os.environ | {CALL_LOG: str(log.with_suffix(".calls"))},
             )  # fmt: skip
 
 

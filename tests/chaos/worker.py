@@ -94,10 +94,22 @@ class Worker:
         count = self._begin("write", register=slot.name, value=value)
         try:
             file.pwrite(content_of(value, slot.size_bytes), slot.offset_bytes)
-            file.fsync()  # a write is acknowledged then: before, it may wait in this process
+            file.flush()  # its chain has it then: before, it may wait in this process
         except OSError as error:
             self._failed(count, error)
             self._close(slot.path)  # a handle that has lost bytes says so until it is closed
+        else:
+            self._tell(end=count)
+            self._sync(slot, file)
+
+    def _sync(self, slot: Register, file: File) -> None:
+        """Tell the file's length and times: that needs the services of names and their store."""
+        count = self._begin("sync", register=slot.name)
+        try:
+            file.fsync()
+        except OSError as error:
+            self._failed(count, error)
+            self._close(slot.path)
         else:
             self._tell(end=count)
 

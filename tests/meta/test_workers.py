@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fs3.errors import FsError, SessionLost, StaleFile, Unavailable
+from fs3.errors import SessionLost, StaleFile, Unavailable
 from fs3.ids import Epoch, Generation, InodeId, NodeId
 from fs3.log import silent_logger
 from fs3.meta.inode import get_inode, put_inode
@@ -321,35 +321,6 @@ def test_a_chain_that_is_away_leaves_the_file_settling_and_others_go_on() -> Non
         assert (await other.stat(b"f")).settling is False
         left = leftovers(world)
         assert left["SREN"] == 1 and "STLQ" not in left, left
-
-    world.run(work())
-
-
-def test_work_waits_while_a_disk_is_full() -> None:
-    world = World()
-
-    async def work() -> None:
-        client, workers = await world.client(), Workers(world)
-        for name in (b"removed", b"cut", b"settled"):
-            opened = await client.chunked(name)
-            client.write(opened, 0, 2 * MIB)
-            if name != b"settled":
-                await client.close(opened, 2 * MIB)
-        other = await world.client()
-        await client.call(wire.CLOSE_SESSION, wire.CloseSessionRequest(session=client.session))
-        world.chains.full = dict.fromkeys(CHAINS)
-        with pytest.raises(FsError, match="full"):
-            await other.truncate(b"cut", 1)
-        await other.remove(b"removed")
-        for _ in range(3):
-            await workers.turn()
-            await asyncio.sleep(6)
-        world.chains.full.clear()
-        for _ in range(3):
-            await workers.turn()
-            await asyncio.sleep(6)
-        assert not {"CUTQ", "STLQ", "RMVQ"} & leftovers(world).keys(), leftovers(world)
-        assert sorted(sum(sizes.values()) for sizes in world.chains.chunks.values()) == [1, 2 * MIB]
 
     world.run(work())
 
