@@ -67,7 +67,7 @@ def _stub(client: Caller, plan: ClusterPlan) -> MgmtdStub:
 async def _status(mgmtd: MgmtdStub, timeout_s: float) -> StatusResponse:
     status = await mgmtd.call(STATUS, StatusRequest(), timeout_s=timeout_s)
     if not status.is_primary:  # a standby knows of no chains
-        mgmtd.primary = status.primary_address
+        mgmtd.primary.found(status.primary_address)
         raise Unavailable("the mgmtd that was asked is not the primary any more")
     return status
 

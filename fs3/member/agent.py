@@ -129,7 +129,7 @@ class Agent:
             "node": self._settings.node,
             "generation": self.generation,
             "routing_version": self.routing.version,
-            "primary": self.mgmtd.primary,
+            "primary": self.mgmtd.primary.address,
             "lease_remaining_s": round(self.leases.primary_left_s(now_s), 3),
             "chains_without_lease": len(self.leases.chains_without(now_s)),
             "unreachable": self._correspondence.unreachable(now_s),
@@ -184,8 +184,8 @@ class Agent:
         self._offset.learn(cluster_ms, now_s)
         if lost_s > self._timing.clock_loss_s:
             self.on_lost_time(lost_s)
-        if address and address != self.mgmtd.primary:
-            self.mgmtd.primary = address  # it proved the cluster key and that it is primary
+        if address and address != self.mgmtd.primary.address:
+            self.mgmtd.primary.found(address)  # it proved the cluster key and that it is primary
         if routing_version > self.routing.version:
             self._scope.spawn("catch up", self._catch_up())
 
@@ -256,7 +256,7 @@ class Agent:
         )
         answer = await self.mgmtd.call(REPORT, request, timeout_s=REPORT_TIMEOUT_S)
         if not answer.is_primary:
-            self.mgmtd.primary = answer.primary_address
+            self.mgmtd.primary.found(answer.primary_address)
             raise Unavailable("reported to a mgmtd that is no primary any more")
         if answer.routing_version > self.routing.version:
             await self._catch_up()

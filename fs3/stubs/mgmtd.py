@@ -18,7 +18,6 @@ import msgspec
 
 from ..clock import Clock
 from ..errors import (
-    Busy,
     DeadlineExceeded,
     Fs3Error,
     InternalError,
@@ -28,21 +27,20 @@ from ..errors import (
 )
 from ..log import Logger
 from ..rng import Rng
-from ..routing import ChainInfo, NodeKind, RoutingDelta, RoutingInfo, apply_delta, with_chain
+from ..routing import ChainInfo, RoutingDelta, RoutingInfo, apply_delta, with_chain
 from ..rpc.service import Caller, Method
 from ..tasks import TaskScope
 from ..wire.mgmtd import GET_ROUTING, GetRoutingRequest, GetRoutingResponse
+from .primary_search import PrimarySearch
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
 
 CALL_TIMEOUT_S = 2.0
 """Longest wait for one answer of a mgmtd; then another one is asked."""
-FIND_TIMEOUT_S = 0.5
 PAUSE_S = 0.1
 PAUSE_MAX_S = 0.4
-"""While no mgmtd is primary everybody looks for one: more and more rarely, up to this."""
-"""Longest pause before the primary is looked for again."""
+"""After so many failures in a row of calls to whoever is known as the primary."""
 REFRESH_TIMEOUT_S = 2.0
 SUBSCRIBERS_MAX = 64
 
@@ -51,20 +49,10 @@ class MgmtdStub:
     """Calls the primary. ``seeds``: RPC addresses of some mgmtds; others are learnt from routing."""
 
     def __init__(self, caller: Caller, seeds: Sequence[str], clock: Clock, rng: Rng) -> None:
-        assert seeds, "no mgmtd to ask"
         self._caller = caller
-        self._seeds = tuple(dict.fromkeys(seeds))
-        self._learnt: tuple[str, ...] = ()
         self._clock = clock
         self._rng = rng
-        self._turn = 0
-        self.primary = ""
-        """Address of the primary as last known; empty: to be found."""
-
-    def learn(self, routing: RoutingInfo) -> None:
-        """Take further mgmtds from routing."""
-        found = (node.address for node in routing.alive(NodeKind.MGMTD))
-        self._learnt = tuple(a for a in found if a and a not in self._seeds)
+        self.primary = PrimarySearch(caller, seeds, clock, rng)
 
     async def call(self, method: Method[Q, R], request: Q, *, timeout_s: float, idempotent: bool = True) -> R:
         """Call the primary until it answers or the time is over.
@@ -77,10 +65,9 @@ class MgmtdStub:
         last: Fs3Error = Unavailable("no time to try")
         failures = 0
         while (left_s := deadline_s - self._clock.boot_s()) > 0:
-            address = self.primary
+            address = ""
             try:
-                if not address:
-                    address = await self._find(left_s)
+                address = await self.primary.find(left_s, waits=True)
                 wait_s = min(CALL_TIMEOUT_S, deadline_s - self._clock.boot_s())
                 return await self._caller.call(address, method, request, timeout_s=max(0.001, wait_s))
             except MaybeApplied as error:
@@ -89,67 +76,32 @@ class MgmtdStub:
                 doubt = last = error
             except Retryable as error:
                 last = error
-            if self.primary == address:
-                self.primary = ""
-            failures += 1
-            await asyncio.sleep(min(_pause_s(failures, self._rng), max(0.0, left_s)))
+            if address:
+                self.primary.lost(address)
+                failures += 1
+                await asyncio.sleep(min(_pause_s(failures, self._rng), max(0.0, left_s)))
         text = f"{method.name}: no primary mgmtd answered: {last}"
         raise (MaybeApplied if doubt is not None else DeadlineExceeded)(text) from last
 
     async def get_routing(self, known_version: int, wait_s: float) -> GetRoutingResponse:
-        """Newer routing from the primary, which may wait ``wait_s`` for it. One round over all mgmtds.
+        """Newer routing from the primary, which may wait ``wait_s`` for it.
 
-        Raises Retryable or MaybeApplied when none of them is a primary that answers.
+        Raises Retryable or MaybeApplied when none of the mgmtds is a primary that answers; with ``wait_s`` 0
+        at once, if that was found out a moment ago.
         """
-        address = self.primary
-        if not address:
-            address = await self._find(CALL_TIMEOUT_S)
+        address = await self.primary.find(CALL_TIMEOUT_S, waits=wait_s > 0)
         request = GetRoutingRequest(known_version=known_version, wait_ms=int(wait_s * 1000))
         try:
             answer = await self._caller.call(address, GET_ROUTING, request, timeout_s=wait_s + CALL_TIMEOUT_S)
         except (Retryable, MaybeApplied):
-            if self.primary == address:
-                self.primary = ""
+            self.primary.lost(address)
             raise
         if not answer.is_primary:
-            if self.primary == address:
-                self.primary = answer.primary_address if answer.primary_address != address else ""
+            self.primary.lost(address)
+            if answer.primary_address not in ("", address):
+                self.primary.found(answer.primary_address)
             raise Unavailable(f"{address} is no primary any more")
         return answer
-
-    async def _find(self, timeout_s: float) -> str:
-        """The primary's address: asks each mgmtd in turn, and follows hints.
-
-        Unavailable: none is reached; Busy: some are, and stand by: one of them will be primary in seconds.
-        """
-        places = [*self._seeds, *self._learnt]
-        self._turn += 1
-        places = places[self._turn % len(places) :] + places[: self._turn % len(places)]
-        deadline_s = self._clock.boot_s() + timeout_s
-        last: Fs3Error = Unavailable("no mgmtd is primary")
-        seen: dict[str, None] = {}
-        some_stand_by = False
-        while places:
-            address = places.pop(0)
-            left_s = deadline_s - self._clock.boot_s()
-            if address in seen or left_s <= 0:
-                continue
-            seen[address] = None
-            try:
-                request = GetRoutingRequest(known_version=1 << 62)  # nothing is newer: only who answers
-                answer = await self._caller.call(
-                    address, GET_ROUTING, request, timeout_s=min(FIND_TIMEOUT_S, left_s)
-                )
-            except (Retryable, MaybeApplied) as error:
-                last = error
-                continue
-            if answer.is_primary:
-                self.primary = address
-                return address
-            some_stand_by = True
-            if answer.primary_address:
-                places.insert(0, answer.primary_address)
-        raise (Busy if some_stand_by else Unavailable)(f"no primary mgmtd found: {last}") from last
 
 
 class RoutingCache:
@@ -254,7 +206,7 @@ class RoutingCache:
         if newer is self._routing:
             return
         self._routing = newer
-        self._stub.learn(newer)
+        self._stub.primary.learn(newer)
         for adopt in self._subscribers:
             adopt(newer)
         changed, self._changed = self._changed, asyncio.Event()

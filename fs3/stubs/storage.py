@@ -22,7 +22,7 @@ import msgspec
 
 from ..clock import Clock
 from ..errors import DeadlineExceeded, Fs3Error, MaybeApplied, Retryable, StaleRouting, Unavailable
-from ..ids import ChainId, ClientSessionId, Epoch, InodeId
+from ..ids import ChainId, ChainVersion, ClientSessionId, Epoch, InodeId
 from ..layout import Layout, chunk_count
 from ..rng import Rng
 from ..routing import ChainInfo, Member, NodeKind, RoutingInfo
@@ -47,12 +47,16 @@ R = TypeVar("R", bound=msgspec.Struct)
 I = TypeVar("I")  # noqa: E741  # an item of any kind
 O = TypeVar("O")  # noqa: E741  # what became of it
 
+Asked = tuple[ChainVersion, str] | None
+"""Under which version of its chain which address is to be asked; None: nobody can answer."""
 STALE_PAUSE_S = 0.1
 """Longest pause before a request that met StaleRouting is sent again (design 2.5)."""
 FIRST_PAUSE_S = 0.01
 PAUSE_MAX_S = 1.0
 LOOK_S = 0.1
-"""How often a call under way looks whether the member that it waits for is still the one to ask."""
+"""How often a call under way, or one to be repeated, looks whether somebody else is to be asked."""
+SHORTEST_S = 0.001
+"""Two clocks differ: what is left of a pause by one may be nothing by the other."""
 CHAINS_AT_ONCE = 32
 """Requests in flight for one file: a file over 200 chains must not open 200 calls at a time."""
 CALL_TIMEOUT_S = 5.0
@@ -139,6 +143,7 @@ class ChainCaller:
         attempt = 0
         while True:
             left_s = deadline_s - self._clock.boot_s()
+            asked = self._asked(chain, pick)
             try:
                 info, address = self._locate(chain, pick)
                 call = self._caller.call(
@@ -163,7 +168,8 @@ class ChainCaller:
             attempt += 1
             if self._clock.boot_s() + pause_s >= deadline_s:
                 raise _given_up(chain, method.name, attempt, doubt, failure)
-            await self._before_next(failure, pause_s, deadline_s)
+            await self._pause(chain, pick, asked, pause_s)
+            await self._fetch_if_old(failure, deadline_s)
 
     async def _while_picked(
         self,
@@ -222,15 +228,31 @@ class ChainCaller:
         longest_s = STALE_PAUSE_S if isinstance(failure, StaleRouting) else PAUSE_MAX_S
         return (0.5 + self._rng.random() / 2) * min(longest_s, FIRST_PAUSE_S * float(1 << min(attempt, 20)))
 
-    async def _before_next(self, failure: Fs3Error, pause_s: float, deadline_s: float) -> None:
-        """Wait; and where the picture may be old, fetch a newer one, bounded by the deadline."""
-        await asyncio.sleep(pause_s)
+    async def _fetch_if_old(self, failure: Fs3Error, deadline_s: float) -> None:
+        """Where the picture may be old, fetch a newer one, bounded by the deadline."""
         if isinstance(failure, StaleRouting | Unavailable | MaybeApplied):
             try:
                 async with asyncio.timeout(max(0.0, min(CALL_TIMEOUT_S, deadline_s - self._clock.boot_s()))):
                     await self._routing.refresh()
             except (TimeoutError, Retryable, MaybeApplied):
                 return  # mgmtd is away: what we know may still be right
+
+    async def _pause(
+        self, chain: ChainId, pick: Callable[[ChainInfo], Member | None], asked: Asked, pause_s: float
+    ) -> None:
+        """Wait so long; less if somebody else is to be asked by then, or under another version."""
+        until_s = self._clock.boot_s() + pause_s
+        while (left_s := until_s - self._clock.boot_s()) > 0:
+            if self._asked(chain, pick) != asked:
+                return
+            await asyncio.sleep(min(max(left_s, SHORTEST_S), LOOK_S))
+
+    def _asked(self, chain: ChainId, pick: Callable[[ChainInfo], Member | None]) -> Asked:
+        try:
+            info, address = self._locate(chain, pick)
+        except StaleRouting:
+            return None
+        return info.version, address
 
 
 def _given_up(

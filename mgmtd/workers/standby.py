@@ -38,7 +38,7 @@ class StandbyReports:
     async def _report(self, where: str) -> None:
         own = self._own
         self._sequence += 1
-        self._stub.primary = where
+        self._stub.primary.found(where)
         request = ReportRequest(
             node=own.node,
             kind=own.kind,

@@ -13,7 +13,7 @@ from fs3.errors import Busy, Unavailable
 from fs3.rng import derived_rng
 from fs3.stubs.mgmtd import MgmtdStub
 from fs3.wire.mgmtd import GET_ROUTING, GetRoutingRequest, GetRoutingResponse
-from tests.sim.loop import SimClock, SimLoop, run_virtual
+from tests.sim.loop import START_S, SimClock, SimLoop, run_virtual
 
 SEEDS = ("m1:1", "m2:1", "m3:1")
 
@@ -39,7 +39,7 @@ def find(answers: dict[str, GetRoutingResponse]) -> tuple[str, list[str]]:
     async def scenario(clock: Clock) -> str:
         stub = MgmtdStub(mgmtds, SEEDS, clock, derived_rng(1, "stub"))
         await stub.get_routing(0, 0.0)
-        return stub.primary
+        return stub.primary.address
 
     loop = SimLoop()
     return run_virtual(scenario(SimClock(loop)), loop), mgmtds.asked
@@ -93,3 +93,58 @@ def test_while_there_is_no_primary_it_is_looked_for_more_and_more_rarely() -> No
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[0] <= 0.11 and all(0.19 <= pause <= 0.41 for pause in pauses[3:]), pauses
     assert loop.time() - times[-1] <= 0.42  # and yet it is soon found
+
+
+def test_all_tasks_of_a_process_share_a_search_and_learn_what_one_of_them_finds() -> None:
+    mgmtds = Mgmtds({seed: standby() for seed in SEEDS})
+
+    async def scenario(loop: SimLoop) -> None:
+        stub = MgmtdStub(mgmtds, SEEDS, SimClock(loop), derived_rng(1, "stub"))
+        work = [
+            asyncio.ensure_future(stub.call(GET_ROUTING, GetRoutingRequest(), timeout_s=60.0))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(10.0)
+        assert len(mgmtds.asked) <= len(SEEDS) * (10.0 / 0.2 + 3)  # twenty times as often without sharing
+        mgmtds.answers["m2:1"] = PRIMARY
+        stub.primary.found("m2:1")  # as its grant said
+        began_s = loop.time()
+        await asyncio.gather(*work)
+        assert loop.time() - began_s < 0.1
+
+    loop = SimLoop()
+    run_virtual(scenario(loop), loop)
+
+
+def test_who_wants_routing_at_once_is_not_kept_by_a_pause_between_searches() -> None:
+    mgmtds = Mgmtds({})
+
+    async def scenario(loop: SimLoop) -> None:
+        stub = MgmtdStub(mgmtds, SEEDS, SimClock(loop), derived_rng(1, "stub"))
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await stub.get_routing(0, 0.0)
+        assert len(mgmtds.asked) == len(SEEDS) and loop.time() == START_S
+
+    loop = SimLoop()
+    run_virtual(scenario(loop), loop)
+
+
+def test_a_search_that_is_given_up_leaves_the_next_one_to_others() -> None:
+    class Slow(Mgmtds):
+        async def call(self, address: str, method: Any, request: Any, **options: Any) -> Any:
+            await asyncio.sleep(0.4)
+            return await super().call(address, method, request, **options)
+
+    mgmtds = Slow({"m1:1": PRIMARY})
+
+    async def scenario(loop: SimLoop) -> None:
+        stub = MgmtdStub(mgmtds, SEEDS, SimClock(loop), derived_rng(1, "stub"))
+        first = asyncio.ensure_future(stub.primary.find(9.0, waits=True))
+        second = asyncio.ensure_future(stub.primary.find(9.0, waits=True))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        assert await second == "m1:1"
+
+    loop = SimLoop()
+    run_virtual(scenario(loop), loop)

@@ -116,6 +116,30 @@ def test_what_may_have_been_applied_is_repeated_only_if_told() -> None:
     assert world.run(call) == DONE
 
 
+def test_a_chain_that_has_changed_is_asked_at_once_whatever_pause_was_due() -> None:
+    """Else a write may wait for a second after its chain has been mended."""
+    world = World(
+        lambda _count, _name, request: DONE if request.chain_version == 2 else Unavailable("killed")
+    )
+    changed_s: list[float] = []
+
+    async def no_news() -> None:
+        return
+
+    def change() -> None:
+        world.routing = picture(2, chain_version=2)
+        changed_s.append(world.clock.boot_s())
+
+    async def run() -> Any:
+        world.refresh = no_news  # type: ignore[method-assign]  # mgmtd knows of nothing yet
+        asyncio.get_running_loop().call_later(4.25, change)
+        return await world.chains.call_head(CHAINS[0], RAISE_EPOCH, raise_one, timeout_s=60)
+
+    assert world.run(run()) == DONE
+    assert world.clock.boot_s() - changed_s[0] <= 0.11
+    assert len(world.calls) < 16  # pauses grow while nothing changes
+
+
 @pytest.mark.parametrize(
     ("leaves", "idempotent", "ends_s"), [(True, True, 1.3), (True, False, 5.2), (False, True, 5.2)]
 )
