@@ -101,6 +101,13 @@ class Pending:
         if ticket == self.payload_owner:
             self.payload = None
 
+    def give_up_late(self, now_s: float) -> list[Effect]:
+        """Requests whose time is over wait no longer; what they asked for may still come about."""
+        late = [ticket for ticket, deadline_s in self.waiters if deadline_s <= now_s]
+        for ticket in late:
+            self.leave(ticket)
+        return [Fail(t, MaybeApplied(f"{self.version.identity} waits for its chain")) for t in late]
+
 
 @dataclass(slots=True)
 class ChunkWork:

@@ -471,30 +471,30 @@ class Replica:
                 work.staging.waiters = [w for w in work.staging.waiters if w[0] != ticket]
             if work.pending is not None:
                 work.pending.leave(ticket)
-            for job in [job for job in work.queue if job.ticket == ticket]:
-                work.queue.remove(job)
-                self._queued_count -= 1
-                self._left(job)
+            self._unqueue(work, [job for job in work.queue if job.ticket == ticket])
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is something that time alone may change."""
+        return bool(self._chunks or self._settles or self.decrees)
 
     def on_tick(self, now_s: float) -> list[Effect]:
-        """Send again what is unresolved; give up what is late. To be called a few times a second."""
-        if not (self._chunks or self._settles or self.decrees):
-            return []  # as nearly always
+        """Send again what is unresolved, give up what is late: some times a second while ``is_under_way``."""
         effects = [effect for work in list(self._chunks.values()) for effect in self._expire(work, now_s)]
         effects += self._settles.on_tick(now_s)
         if self.gate.standing is not None:
             effects += self.decrees.on_tick(self.gate.standing, now_s)
         return effects + self._pump_all(now_s)
 
-    def _expire(self, work: ChunkWork, now_s: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for job in [job for job in work.queue if job.deadline_s <= now_s]:
+    def _unqueue(self, work: ChunkWork, jobs: list[Job]) -> list[Job]:
+        for job in jobs:
             work.queue.remove(job)
             self._queued_count -= 1
             self._left(job)
-            effects.append(Fail(job.ticket, DeadlineExceeded(f"chunk {work.chunk} was not free in time")))
-        if (pending := work.pending) is not None:
-            for ticket in [t for t, deadline_s in pending.waiters if deadline_s <= now_s]:
-                pending.leave(ticket)
-                effects.append(Fail(ticket, MaybeApplied(f"{pending.version.identity} waits for its chain")))
-        return effects
+        return jobs
+
+    def _expire(self, work: ChunkWork, now_s: float) -> list[Effect]:
+        late = self._unqueue(work, [job for job in work.queue if job.deadline_s <= now_s])
+        text = f"chunk {work.chunk} was not free in time"
+        given_up = work.pending.give_up_late(now_s) if work.pending is not None else []
+        return [*(Fail(job.ticket, DeadlineExceeded(text)) for job in late), *given_up]

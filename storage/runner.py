@@ -58,11 +58,11 @@ from .membership import Membership
 from .mending import Mender
 from .repairs import Repairs
 from .replica import Replica
+from .ticker import Ticker
 
 I = TypeVar("I")  # noqa: E741  # an item of any kind
 O = TypeVar("O")  # noqa: E741  # what became of it
 
-TICK_S = 0.1
 _EMPTY = memoryview(b"")
 
 
@@ -122,7 +122,7 @@ class TargetRunner:
             log=self._log,
             metrics=metrics,
         )
-        self._timer: asyncio.TimerHandle | None = None
+        self._ticker = Ticker(self._on_loop, self._tick)
         self._sending: dict[asyncio.Task[None], HeldBytes | None] = {}
         self._is_stopping = False
         self._written = metrics.counter("fs3_storage_written_bytes_total", target=f"{store.target:x}")
@@ -133,13 +133,12 @@ class TargetRunner:
     def start(self) -> None:
         """Begin to commit and to tick."""
         self._scope.spawn(f"committer {self.target:x}", self.committer.run())
-        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._ticker.want()
 
     def stop(self) -> None:
         """Answer everybody who waits; nothing is taken any more. The scope's owner ends the tasks."""
         self._is_stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._ticker.stop()
         for task in list(self._sending):
             task.cancel()  # they use bytes of requests, whose handlers wait for them
         with self._lock:
@@ -268,7 +267,6 @@ class TargetRunner:
         return self._membership.lease_valid(standing.chain, standing.version)
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(TICK_S, self._tick)
         with self._lock:
             self._perform(self.replica.on_tick(self._now_s()))
 
@@ -294,6 +292,8 @@ class TargetRunner:
                     self._start_soon("mend", self.repairs.take(effect), effect.payload)
                 case _:
                     self._on_loop(self._perform_rare, effect)
+        if self.replica.is_under_way:
+            self._ticker.want()
 
     def _on_loop(self, work: Callable[..., object], *arguments: object) -> None:
         """At once if this is the loop's thread, else soon."""
