@@ -10,6 +10,7 @@ Source: design 2.1.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -140,11 +141,13 @@ class Correspondence:
                 self._peers[node].hurry()
         self._asks = asks
         self._probes.adopt(routing, self._clock.boot_s())
+        self._look_soon()
 
     def hurry_beacons(self) -> None:
         """Send a beacon at the next occasion: it has something new to say."""
         for pace in self._mgmtds.values():
             pace.hurry()
+        self._look_soon()
 
     def unreachable(self, now_s: float) -> list[NodeId]:
         """Peers that have not answered for a while, and those to which no connection can be made."""
@@ -155,11 +158,27 @@ class Correspondence:
     # --- sending ---
 
     def _on_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._timing.repeat_s, self._on_timer)
+        now_s = self._clock.boot_s()
+        quiet_s = self._timing.beacon_s
         if not self._leases.is_fenced:
-            now_s = self._clock.boot_s()
             self._send_due(now_s)
             self._probes.look(now_s)
+            paces = (*self._mgmtds.values(), *self._peers.values())
+            earliest_s = min((pace.earliest_s() for pace in paces), default=math.inf)
+            quiet_s = min(quiet_s, min(earliest_s, self._probes.earliest_s()) - now_s)
+        repeat_s = self._timing.repeat_s
+        after_s = math.ceil(max(1.0, quiet_s / repeat_s)) * repeat_s
+        self._timer = asyncio.get_running_loop().call_later(after_s, self._on_timer)
+
+    def _look_soon(self) -> None:
+        """Something may be due before the timer: it ticks each ``repeat_s``, and leaves out quiet ticks."""
+        if self._timer is None or self._port is None:
+            return
+        loop, repeat_s = asyncio.get_running_loop(), self._timing.repeat_s
+        left_s = self._timer.when() - loop.time()
+        if left_s > repeat_s:
+            self._timer.cancel()
+            self._timer = loop.call_later(left_s % repeat_s, self._on_timer)
 
     def _send_due(self, now_s: float) -> None:
         due = [(node, pace) for node, pace in self._mgmtds.items() if pace.is_due(now_s)]
@@ -310,6 +329,7 @@ class Correspondence:
         if len(grant.nonce) == len(NO_NONCE):
             if grant.nonce != self._nonces.get(mgmtd):
                 pace.hurry()  # the beacon that echoes it is the first that counts
+                self._look_soon()
             self._nonces[mgmtd] = grant.nonce
         if grant.term != self._term:
             self._term = grant.term

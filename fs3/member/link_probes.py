@@ -13,6 +13,7 @@ Source: design 2.3.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 
 from ..errors import DeadlineExceeded, Fs3Error, MaybeApplied, Unavailable
@@ -94,6 +95,10 @@ class LinkProbes:
         for node, state in due[: max(0, room)]:
             state.is_trying = True
             self._scope.spawn(f"try link to {node}", self._try(self._addresses[node], state, now_s))
+
+    def earliest_s(self) -> float:
+        """Before this time none is due, but those whose last one is under way still."""
+        return min((state.due_s for state in self._links.values() if not state.is_trying), default=math.inf)
 
     def broken(self, now_s: float) -> list[NodeId]:
         """Nodes to which no connection can be made."""

@@ -5,6 +5,8 @@ Source: design 2.1 (period, repeats).
 
 from __future__ import annotations
 
+import math
+
 from .timing import Timing
 
 
@@ -32,6 +34,15 @@ class Pace:
         hurried = self._repeats and 0 < self.silent_s(now_s) < timing.repeat_for_s
         period_s = timing.repeat_s if hurried else timing.beacon_s
         return now_s - self._last_sent_s >= period_s - timing.repeat_s / 4
+
+    def earliest_s(self) -> float:
+        """Before this time none is due, unless ``hurry`` is called: an answer only makes it later."""
+        if self._last_sent_s is None:
+            return -math.inf
+        timing, since_s = self._timing, self._waiting_since_s
+        repeated = self._repeats and since_s is not None and self._last_sent_s - since_s < timing.repeat_for_s
+        period_s = timing.repeat_s if repeated else timing.beacon_s
+        return self._last_sent_s + period_s - timing.repeat_s / 4
 
     def wants_rpc(self, now_s: float) -> bool:
         """Whether datagrams have been unanswered long enough to try RPC as well."""
