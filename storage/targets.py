@@ -6,7 +6,7 @@ An invariant that does not hold takes its target alone. One bad routing entry is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fs3.ids import ChainId, ChainVersion, TargetId
 from fs3.log import Logger
@@ -42,6 +42,8 @@ class Targets:
         self._log = log
         self._opened = list(opened)
         self._offline: dict[TargetId, str] = {}
+        self._seen: dict[ChainId, ChainInfo] = {}
+        self._named: dict[ChainId, list[TargetRunner]] = {}
         self._runners: dict[TargetId, TargetRunner] = {}
         for one in opened:
             if one.store is None:
@@ -105,8 +107,7 @@ class Targets:
         by_chain: dict[ChainId, TargetRunner] = {}
         news: list[tuple[TargetRunner, ChainInfo]] = []
         taken: dict[TargetId, ChainId] = {}
-        for chain, info in routing.chains.items():
-            mine = [self._runners[m.target] for m in info.members if m.target in self._runners]
+        for chain, mine in self._named_in(routing.chains).items():
             if len(mine) > 1 or any(runner.target in taken for runner in mine):
                 self._log.error(
                     "chain left out: it names two targets of this node, or one twice", chain=chain
@@ -115,11 +116,26 @@ class Targets:
             for runner in mine:
                 taken[runner.target] = chain
                 by_chain[chain] = runner
-                news.append((runner, info))
+                news.append((runner, routing.chains[chain]))
         self.by_chain = by_chain
         for runner, info in news:
             runner.on_chain(info)
         self.report()
+
+    def _named_in(self, chains: Mapping[ChainId, ChainInfo]) -> dict[ChainId, list[TargetRunner]]:
+        """The targets here that chains name. Only new records are looked at: there may be 16,000 others."""
+        for chain, info in chains.items():
+            if self._seen.get(chain) is not info:
+                self._seen[chain] = info
+                if found := [self._runners[m.target] for m in info.members if m.target in self._runners]:
+                    self._named[chain] = found
+                else:
+                    self._named.pop(chain, None)
+        if len(self._seen) > len(chains):
+            for gone in [chain for chain in self._seen if chain not in chains]:
+                del self._seen[gone]
+                self._named.pop(gone, None)
+        return self._named
 
     def _went_offline(self, runner: TargetRunner, reason: str) -> None:
         """One target is over; with it, if the disk failed, all on that disk."""
