@@ -201,8 +201,12 @@ def test_an_error_of_a_change_fails_the_disk(
     file = disk.open(str(tmp_path / "file"), create=True)
     file.preallocate(0, MIB)
 
+    errors = [OSError(errno.EIO, os.strerror(errno.EIO))]
+
     def broken(*_: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if errors:
+            raise errors.pop()
+        return 1  # the system says yes when it is asked again, and lies
 
     monkeypatch.setattr(os, call, broken)
     calls: dict[str, Callable[[], object]] = {
@@ -214,7 +218,7 @@ def test_an_error_of_a_change_fails_the_disk(
     with pytest.raises(DiskFailed, match="Input/output error"):
         calls[call]()
     monkeypatch.undo()
-    with pytest.raises(DiskFailed):  # the system would say yes now, and lie
+    with pytest.raises(DiskFailed):
         file.sync()
     file.close()
 
