@@ -2,8 +2,8 @@
 
     python -m tests.mutants [--only TEXT] [--first 0] [--seeds N] [--jobs N] [--docs]
 
-Prints a table, writes ``build/mutants/report.json``. Exit code 1: a mistake that nobody noticed, a judge that
-has not seen the mistake's module, or one that finds fault with the product as it is.
+Prints a table, writes ``build/mutants/report.json``. Exit code 1: a mistake that nobody noticed, or that its
+own test did not; a judge that has not seen the mistake, or one that finds fault with the product as it is.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def run_all(tasks: Sequence[Task], jobs: int) -> list[tuple[str | None, Job, Res
             found.append((name, job, result))
             who = name or "(no mistake)"
             what = "fine" if name is None and result.verdict is Verdict.MISSED else result.verdict
-            click.echo(f"{len(found):4}/{len(tasks)}  {what:6}  {who}: {job.label[:80]}")
+            click.echo(
+                f"{len(found):4}/{len(tasks)} {what:6} {result.took_s:6.1f} s  {who}: {job.label[:80]}"
+            )
     return found
 
 
@@ -83,8 +85,8 @@ def main() -> int:
     click.echo("\n" + table)
     if arguments.docs:
         DOCS.write_text(with_table(DOCS.read_text(), table))
-    for problem in findings.problems:
-        click.echo(problem)
+    for line in (*findings.cost_lines(), *findings.problems):
+        click.echo(line)
     click.echo(
         f"{len(mistakes)} mistakes, {len(findings.uncaught)} not noticed, in {took_s:.0f} s; "
         f"{DIRECTORY.relative_to(ROOT)}/report.json"

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
+import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from .judging import SHOWN_CHARACTERS, Job, Kind, Result, Verdict
+from .judging import LIMIT_CPU_S, SHOWN_CHARACTERS, Job, Kind, Result, Verdict
 from .loading import Changes
 from .table import MISTAKES
+
+BROKEN = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
+"""What code ends with that cannot run at all: a mistake of the mistake, and nobody's finding."""
 
 
 class _Watch:
@@ -91,10 +96,16 @@ def _one_by_one(job: Job, run: Callable[[int], str]) -> Result:
     return Result(Verdict.MISSED, job.count)
 
 
+def is_broken(detail: str) -> bool:
+    """Whether that says that the code cannot run, rather than that it does something wrong."""
+    return any(f"{name}:" in detail for name in BROKEN)
+
+
 def main() -> int:
     """Entry point."""
     job = Job(**json.loads(sys.argv[1]))
-    job = Job(Kind(job.kind), tuple(job.tests), job.model, job.focus, job.first, job.count, job.limit_s)
+    job = replace(job, kind=Kind(job.kind), tests=tuple(job.tests))
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_CPU_S, resource.RLIM_INFINITY))
     edits = MISTAKES[sys.argv[2]].edits if sys.argv[2] else ()
     changes = Changes(edits)
     changes.install()
@@ -103,6 +114,9 @@ def main() -> int:
     result = {Kind.AIMED: _tests, Kind.WALKS: _walks, Kind.SEEDS: _seeds}[job.kind](job)
     if changes.missing:
         result = Result(Verdict.UNSEEN, result.took, f"never imported: {', '.join(changes.missing)}")
+    if result.verdict is Verdict.CAUGHT and is_broken(result.detail):
+        result = Result(Verdict.UNSEEN, result.took, f"it cannot run at all: {result.detail}")
+    result = replace(result, cpu_s=round(time.process_time(), 2))
     with os.fdopen(said, "w") as output:
         output.write("\n" + json.dumps(asdict(result)) + "\n")
     return 0

@@ -48,9 +48,26 @@ class Findings:
                 found.append(f"without a mistake, {job.label}: {result.verdict}: {result.detail}")
         for name, results in self.of.items():
             for job, result in results:
+                if result.verdict is Verdict.MISSED and job.kind is Kind.AIMED:
+                    found.append(f"{name}: {job.label} does not notice it: {result.detail or 'passed'}")
                 if result.verdict is Verdict.UNSEEN:
                     found.append(f"{name}: {job.label} has not seen it: {result.detail}")
         return found
+
+    def cost_lines(self) -> list[str]:
+        """What each kind of judge took, controls apart."""
+        every = [(job.kind, result) for results in self.of.values() for job, result in results]
+        lines = []
+        for kind in Kind:
+            own = [result for of, result in every if of is kind]
+            control = [result for job, result in self.control if job.kind is kind]
+            caught = sum(result.verdict is Verdict.CAUGHT for result in own)
+            cpu_s, control_s = (sum(result.cpu_s for result in found) for found in (own, control))
+            lines.append(
+                f"{kind}: {caught} of {len(own)} noticed, {cpu_s:.0f} s of CPU; "
+                f"without a mistake {len(control)}, {control_s:.0f} s"
+            )
+        return lines
 
 
 def report_of(findings: Findings, first_seed: int, took_s: float) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from .__main__ import chosen
-from .judging import ROOT, Kind, Verdict, control_jobs, jobs_of, run_job
+from .child import is_broken
+from .judging import ROOT, Job, Kind, Result, Verdict, control_jobs, jobs_of, run_job
 from .mistake import DoesNotApply, Edit, Mistake, changed
-from .report import DOCS, rows_of
+from .report import DOCS, Findings, rows_of
 from .table import COMPULSORY, MISTAKES
 
 NAMES = sorted(MISTAKES)
@@ -81,6 +82,30 @@ def test_a_judge_that_does_not_import_the_module_has_not_seen_it() -> None:
     job = jobs_of(MISTAKES["lease counted from receipt"])[0]
     result = run_job(job, "spill without intent")
     assert result.verdict is Verdict.UNSEEN and "fs3.meta.ops.spill" in result.detail
+
+
+def test_a_mistake_that_cannot_run_is_nobodys_finding() -> None:
+    assert is_broken("test_x: NameError: name 'y' is not defined")
+    assert is_broken("3: UnboundLocalError: cannot access local variable")
+    assert not is_broken("test_x: AssertionError: assert [] == [1]")
+
+
+def test_what_a_run_fails_for() -> None:
+    mistake = MISTAKES["version reused"]
+    aimed, walks = (next(job for job in jobs_of(mistake) if job.kind is kind) for kind in list(Kind)[:2])
+    caught, missed = Result(Verdict.CAUGHT, 1, "test_x: it is wrong"), Result(Verdict.MISSED, 1)
+
+    def problems(of_aimed: Result, of_walks: Result, control: Result = missed) -> list[str]:
+        found: list[tuple[str | None, Job, Result]] = [(None, walks, control)]
+        found += [(mistake.name, aimed, of_aimed), (mistake.name, walks, of_walks)]
+        return Findings(found, [mistake]).problems
+
+    assert problems(caught, caught) == problems(caught, missed) == []
+    assert ["does not notice" in text for text in problems(missed, caught)] == [True]
+    assert problems(missed, missed)[0] == f"nobody noticed: {mistake.name}"
+    assert "has not seen it" in problems(caught, Result(Verdict.UNSEEN))[0]
+    assert problems(caught, caught, caught)[0].startswith("without a mistake, walks")
+    assert problems(caught, caught, Result(Verdict.MISSED, 0, "not finished")), "a control that did not end"
 
 
 def test_a_wrong_name_is_told() -> None:
