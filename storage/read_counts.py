@@ -9,6 +9,9 @@ from __future__ import annotations
 from fs3.ids import TargetId
 from fs3.metrics import Counter, Metrics
 
+READ_COST_BYTES = 64 << 10
+"""Counted for each read beside its bytes: small reads keep a node busy, and move next to nothing."""
+
 
 class ReadCounts:
     """Pre-bound counters."""
@@ -36,3 +39,7 @@ class ReadCounts:
     def total_bytes(self) -> float:
         """Read from all targets."""
         return sum(counter.value for counter in self._bytes.values())
+
+    def load_bytes(self) -> float:
+        """What background work takes notice of: bytes, and what a read costs whatever its length."""
+        return self.total_bytes() + READ_COST_BYTES * self.ok.value

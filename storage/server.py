@@ -250,7 +250,7 @@ class StorageServer:
 
         def foreground_bytes() -> float:
             received = self.resync.received.value if self.resync is not None else 0
-            return counts.total_bytes() + sum(r.written_bytes for r in targets.online()) - received
+            return counts.load_bytes() + sum(r.written_bytes for r in targets.online()) - received
 
         self.resync = Resync(
             agent,
