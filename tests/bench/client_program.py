@@ -1,6 +1,7 @@
 """A client process of the benchmarks: connects, says "ready", waits for a line, does its job, says how fast.
 
     python -m tests.bench.client_program CLIENT_FILE JOB [PATH] [--count N] [--size BYTES] [--depth N]
+        [--for-good]
 
 The last line on standard output is JSON: ``{"per_s": rate, "cpu_s": seconds of this process}``; what is
 counted is operations, or MiB for the jobs that move bulk data.
@@ -152,11 +153,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--size", type=int, default=MIB)
     parser.add_argument("--depth", type=int, default=1)
+    parser.add_argument("--for-good", action="store_true", help="again and again, until it is killed")
     arguments = parser.parse_args()
     with fs3.client.connect(arguments.client_file) as filesystem:
         run = getattr(Job(filesystem, arguments), arguments.job)()
         print("ready", flush=True)
         sys.stdin.readline()
+        while arguments.for_good:
+            run()
         began, cpu = time.perf_counter(), time.process_time()
         count = run()
         took_s = time.perf_counter() - began

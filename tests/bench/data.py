@@ -138,11 +138,11 @@ def running_cluster(directory: Path, replication: int = 3) -> Iterator[Cluster]:
         shutil.rmtree(directory)
 
 
-def fill(client_file: str) -> None:
-    """The file that is read."""
+def fill(client_file: str, path: str = "/read", mib: int = FILE_MIB) -> None:
+    """The file that is read, or another one."""
     block = bytes(range(256)) * 4096
-    with fs3.client.connect(client_file) as filesystem, filesystem.open("/read", "wb") as file:
-        for _ in range(FILE_MIB):
+    with fs3.client.connect(client_file) as filesystem, filesystem.open(path, "wb") as file:
+        for _ in range(mib):
             file.write(block)
 
 

@@ -1,24 +1,27 @@
 """Resync and scrub: how fast an empty disk is filled, and what reads lose while it is; CPU of the scrub.
 
-Each against a figure of the same run: the write path of the same cluster, reads while nothing else happens,
-a whole core.
+Each against a figure of the same run: the write path of the same cluster, reads of the same nodes while
+nothing is copied, a whole core.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from crc32c import crc32c
 
 from fs3.clock import SystemClock
-from fs3.deploy.dev.health import fetch_health
 from fs3.ids import ChainVersion, ChunkId, ClientSessionId, InodeId, TargetId, UpdateVersion
 from fs3.rng import Rng
 from fs3.rpc.buffers import aligned_payload
@@ -31,17 +34,24 @@ from fs3.storage.engine.versions import EngineParts, EngineSettings, StageItem
 from fs3.storage.scrub_round import SCRUB
 from fs3.wire.chunk import SUM_BLOCK_BYTES, Identity, Update, UpdateKind, WriterTag
 
-from .data import DEPTH, MIB, Bench, fill, running_cluster
-from .harness import Row, row
+from .data import DEPTH, MIB, ROOT, Bench, fill, running_cluster
+from .harness import Row, cpu_s, row
 
 VICTIM = "storage-1"
-FILES = 6
-"""Of 256 MiB each, with three replicas on five nodes: 900 MiB for the node that is filled."""
+BULK_MIB = 4096
+"""With three replicas on five nodes: 2.4 GiB for the node that is filled."""
+WRITES = 5
 POLL_S = 0.05
 PATIENCE_S = 120.0
 SCRUBBED_CHUNKS = 256
-READS = 12_000
-WINDOW_S = 2.0
+READERS = {
+    "read 1 MiB": ("read", "/read", "--count", "256", "--size", str(MIB), "--depth", "16"),
+    "random 4 KiB": ("random_batch", "/read", "--count", "16384", "--depth", "1"),
+}
+"""What a client does again and again: bytes that the throttle sees, and calls that move few."""
+WINDOW_S = 4.0
+LEAVING_S = 6.0
+"""A node that is killed is left out, and its peers' clients have found their way, well within this."""
 
 
 def rows(directory: Path, runs: int) -> Iterator[Row]:
@@ -51,107 +61,176 @@ def rows(directory: Path, runs: int) -> Iterator[Row]:
         with running_cluster(base / "three") as cluster:
             bench = Bench(cluster, base, runs)
             fill(bench.client_file)
-            write = ("write", "--count", "256", "--depth", str(DEPTH))
-            wrote = [bench.rate(write[0], f"/w{number}", *write[1:]) for number in range(FILES)]
-            limit = statistics.median(wrote)
-            idle = _resync(bench)
+            fill(bench.client_file, "/bulk", BULK_MIB)
+            write = ("write", "/written", "--count", "256", "--depth", str(DEPTH))
+            limit = statistics.median(bench.rate(*write) for _ in range(WRITES))
+            idle, copy_cpu_s = _resync(bench)
             name = "write path, 3 replicas"
             yield row(
                 "resync of an empty disk, idle", idle, "MiB/s", limit=limit, limit_name=name, target=0.6
             )
-            yield from _reads(bench)
+            for kind, job in READERS.items():
+                yield from _reads(bench, kind, job, copy_cpu_s)
         yield _scrub(base / "scrub")
 
 
-def _start_empty(bench: Bench) -> None:
-    """A node's disk is replaced by an empty one."""
+def _empty(bench: Bench) -> None:
+    """A node dies, its disk is replaced by an empty one, and nobody looks for it any more."""
     bench.cluster.kill(VICTIM)
     disk = bench.cluster.directory / VICTIM / "disk-0"
     shutil.rmtree(disk)
     disk.mkdir()
     (disk / NEW_DISK).touch()
-    bench.cluster.restart(VICTIM, lambda _: None)
+    time.sleep(LEAVING_S)
 
 
-def _sent_bytes(bench: Bench) -> tuple[int, bool]:
-    """By all nodes to those that are copied to; and whether some of it is still to be done."""
-    sent, is_busy = 0, False
-    for process in bench.cluster.plan().processes:
-        jobs = (fetch_health(process.place.host, process.http_port) or {}).get("resync", {})
-        for job in jobs.values() if isinstance(jobs, dict) else ():
-            sent += job["sent_bytes"]
-            is_busy |= job["phase"] != "finished"
-    return sent, is_busy
+def _start_copying(bench: Bench) -> None:
+    """The node returns; wait for the first byte that it is sent."""
+    before = _sent_bytes(bench)
+    bench.cluster.start_again(VICTIM, lambda _: None)
+    _wait(lambda: _sent_bytes(bench) > before, "nothing is copied")
 
 
-def _resync(bench: Bench) -> float:
-    """MiB/s from the first byte to the last."""
-    before, _ = _sent_bytes(bench)
-    _start_empty(bench)
-    deadline_s = time.monotonic() + PATIENCE_S
-    first: tuple[float, int] | None = None
-    last = (0.0, 0)
-    while True:
-        sent, is_busy = _sent_bytes(bench)
-        now_s = time.monotonic()
-        assert now_s < deadline_s, "the disk is not filled in time"
-        if sent > before and first is None:
-            first = last = now_s, sent
-        elif first is not None and sent > last[1]:
-            last = now_s, sent
-        elif first is not None and not is_busy and now_s > last[0] + 2:
-            return (last[1] - first[1]) / MIB / (last[0] - first[0])
-        time.sleep(POLL_S)
+def _sent_bytes(bench: Bench) -> float:
+    """Copied so far by all nodes but the one that is filled."""
+    return _total(bench, "fs3_storage_resync_sent_bytes_total", [VICTIM])
 
 
-def _reads(bench: Bench) -> Iterator[Row]:
-    """Reads of hot bytes by one client that goes on: before, and while a disk is filled at the default
-    throttle; as the servers count them."""
-    job = ["read", "/read", "--count", str(READS), "--size", str(MIB), "--depth", "16"]
-    reading = threading.Thread(target=bench.clients, args=([job],))
-    reading.start()
-    deadline_s = time.monotonic() + PATIENCE_S
-    while _read_mib_s(bench, POLL_S) < 1:
-        assert time.monotonic() < deadline_s, "the client does not read"
-    alone = _read_mib_s(bench, WINDOW_S)
-    before, _ = _sent_bytes(bench)
-    _start_empty(bench)
-    while _sent_bytes(bench)[0] <= before:
-        assert time.monotonic() < deadline_s, "nothing is copied"
-        time.sleep(POLL_S)
-    beside = _read_mib_s(bench, WINDOW_S)
-    is_under_way = _sent_bytes(bench)[1] and reading.is_alive()
-    reading.join()
-    note = "" if is_under_way else "the copying, or the reading, was over before the window was"
-    yield row(
-        "read 1 MiB while it is filled",
-        beside,
-        "MiB/s",
-        limit=alone,
-        limit_name="nothing else",
-        target=0.85,
-        note=note,
-    )
-
-
-def _read_mib_s(bench: Bench, over_s: float) -> float:
-    """What all nodes send to readers."""
-    before, began_s = _read_bytes(bench), time.monotonic()
-    time.sleep(over_s)
-    return max(0.0, _read_bytes(bench) - before) / MIB / (time.monotonic() - began_s)
+def _is_copying(bench: Bench) -> bool:
+    return _total(bench, "fs3_storage_resync_jobs", [VICTIM]) > 0
 
 
 def _read_bytes(bench: Bench) -> float:
-    """By all nodes, since each was started."""
-    total = 0.0
+    """By clients, of all nodes that run, since each was started."""
+    return _total(bench, "fs3_storage_read_bytes_total")
+
+
+def _total(bench: Bench, metric: str, but: Sequence[str] = ()) -> float:
+    """Sum of a metric over the storage nodes that run."""
+    total, pids = 0.0, bench.pids("storage")
     for process in bench.cluster.plan().processes:
-        if process.role != "storage":
+        if process.name not in pids or process.name in but:
             continue
         with urllib.request.urlopen(f"http://{process.place.host}:{process.http_port}/metrics") as answer:
             lines = answer.read().decode().splitlines()
-        name = "fs3_storage_read_bytes_total{"
-        total += sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+        total += sum(
+            float(line.split()[-1]) for line in lines if line.startswith((f"{metric}{{", f"{metric} "))
+        )
     return total
+
+
+def _resync(bench: Bench) -> tuple[float, float]:
+    """MiB/s from the first byte to the last, and CPU seconds of all storage nodes for a GiB."""
+    _empty(bench)
+    _start_copying(bench)
+    first_s, first, first_cpu_s = time.monotonic(), _sent_bytes(bench), _servers_cpu_s(bench)
+    last_s, last, last_cpu_s = first_s, first, first_cpu_s
+    deadline_s = first_s + PATIENCE_S
+    while True:
+        sent, now_s, now_cpu_s = _sent_bytes(bench), time.monotonic(), _servers_cpu_s(bench)
+        assert now_s < deadline_s, "the disk is not filled in time"
+        if sent > last:
+            last_s, last, last_cpu_s = now_s, sent, now_cpu_s
+        elif not _is_copying(bench) and now_s > last_s + 2:
+            break
+        time.sleep(POLL_S)
+    mib = (last - first) / MIB
+    return mib / (last_s - first_s), (last_cpu_s - first_cpu_s) / mib * 1024
+
+
+def _servers_cpu_s(bench: Bench) -> float:
+    return sum(cpu_s(pid) for pid in bench.pids("storage").values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What happened in a second, on average."""
+
+    read_mib: float
+    copied_mib: float
+    readers_cpu_s: float
+    servers_cpu_s: float
+
+
+def _reads(bench: Bench, kind: str, job: Sequence[str], copy_cpu_s: float) -> Iterator[Row]:
+    """Reads of hot bytes by one client that goes on, from the same nodes, in turn: while a node is away, and
+    while its empty disk is filled at the default throttle; as the servers count them."""
+    alone: list[_Window] = []
+    beside: list[_Window] = []
+    with _reading(bench, job) as client:
+        for _ in range(bench.runs):
+            _empty(bench)
+            _wait(lambda: _rate(bench) > 0, "the client does not read")
+            alone.append(_window(bench, client))
+            _start_copying(bench)
+            beside.append(_window(bench, client))
+            assert _is_copying(bench), "the copying was over before the window was"
+    ratios = [after.read_mib / before.read_mib for before, after in zip(alone, beside, strict=True)]
+    found = row(
+        f"{kind} while a disk is filled",
+        _median(beside, "read_mib"),
+        "MiB/s",
+        limit=_median(alone, "read_mib"),
+        limit_name="the same nodes, nothing copied",
+        target=0.85,
+        note=f"each turn: {', '.join(f'{ratio:.2f}' for ratio in ratios)}",
+    )
+    found.ratio = statistics.median(ratios)  # of neighbours in time: the machine drifts
+    yield found
+    for name, windows in (("alone", alone), ("beside", beside)):
+        copied = _median(windows, "copied_mib")
+        reader, servers = _median(windows, "readers_cpu_s"), _median(windows, "servers_cpu_s")
+        note = f"client {reader:.2f}, storage nodes {servers:.2f}"
+        if copied:
+            note += f"; {copied:.0f} MiB/s copied, which take {copied / 1024 * copy_cpu_s:.2f} when idle"
+        yield row(f"  cores in use, {name}", reader + servers, f"of {os.cpu_count()}", note=note)
+
+
+def _median(windows: Sequence[_Window], field: str) -> float:
+    return statistics.median(float(getattr(window, field)) for window in windows)
+
+
+@contextmanager
+def _reading(bench: Bench, job: Sequence[str]) -> Iterator[int]:
+    """A client process that does its job until it is killed; its pid."""
+    command = [sys.executable, "-m", "tests.bench.client_program", bench.client_file, *job, "--for-good"]
+    client = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdin is not None and client.stdout is not None
+        assert client.stdout.readline() == "ready\n", "a client did not get ready"
+        client.stdin.write("go\n")
+        client.stdin.flush()
+        yield client.pid
+        assert client.poll() is None, "the client has given up"
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def _rate(bench: Bench) -> float:
+    before = _read_bytes(bench)
+    time.sleep(POLL_S)
+    return _read_bytes(bench) - before
+
+
+def _window(bench: Bench, client: int) -> _Window:
+    """Look for a while."""
+
+    def counted() -> tuple[float, float, float, float, float]:
+        read, sent, servers = _read_bytes(bench), _sent_bytes(bench), _servers_cpu_s(bench)
+        return time.monotonic(), read, sent, cpu_s(client), servers
+
+    before = counted()
+    time.sleep(WINDOW_S)
+    took_s, read, copied, readers, servers = (now - then for now, then in zip(counted(), before, strict=True))
+    return _Window(read / MIB / took_s, copied / MIB / took_s, readers / took_s, servers / took_s)
+
+
+def _wait(is_so: Callable[[], bool], complaint: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, complaint
+        time.sleep(POLL_S)
 
 
 def _scrub(folder: Path) -> Row:
