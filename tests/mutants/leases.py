@@ -68,8 +68,8 @@ LEASES = (
         (
             Edit(
                 LEASE,
-                "if asker is None or (asker.joining and acknowledged != info.version):",
-                "if asker is None:",
+                "if asker.joining and not (",
+                "if asker is None and not (",
             ),
         ),
         (f"{LEASE_TESTS}::test_a_joiner_is_granted_what_is_acknowledged",),
