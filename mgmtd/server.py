@@ -135,6 +135,7 @@ class MgmtdServer:
         """Release the lease, then close. Works after a start that failed half-way."""
         if self.services is not None:
             self.services.is_stopping = True
+            self.services.standing_changed.wake()
         if self._keeper is not None:
             await self._keeper.release()
         if self._hearing is not None:

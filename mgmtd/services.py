@@ -23,6 +23,7 @@ from fs3.tasks import TaskScope
 from .lease import PrimaryLease
 from .store import Change, TermOver, put_change
 from .term import Term
+from .waiters import Waiters
 
 T = TypeVar("T")
 
@@ -74,6 +75,8 @@ class Services:
     """Of the present or last time as primary; see ``primary_term``."""
     pass_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Something happened that verdicts or renewals depend on."""
+    standing_changed: Waiters = field(default_factory=Waiters)
+    """Who waits until another mgmtd is primary than the one that is known."""
     keys_changed: Callable[[], None] = lambda: None
     """Connections of revoked users are to be cut."""
     takeover_count: int = 0

@@ -6,11 +6,9 @@ Changed in one place each: routing by ``Writer``, the living by ``Hearing`` and 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fs3.errors import Busy
 from fs3.ids import ChainId, Generation, NodeId, TargetId, node_of_target
 from fs3.member.timing import Timing
 from fs3.routing import ChainInfo, NodeInfo, NodeKind
@@ -24,8 +22,7 @@ from .liveness import Liveness, Verdict
 from .routing_log import Changed, RoutingLog
 from .slowness import Slowness
 from .store import Change, Loaded, TargetRecord, changed_routing
-
-WAITERS_MAX = 65_536
+from .waiters import Waiters
 
 
 @dataclass(slots=True)
@@ -71,7 +68,8 @@ class Term:
         """As of the last pass."""
         self.change_count = 0
         self.is_over = False
-        self._waiters: dict[asyncio.Future[None], None] = {}
+        self.changed = Waiters()
+        """Who waits until routing changes or the term ends."""
         for node in loaded.routing.nodes.values():
             if node.node != record.holder:
                 self.liveness.register(node.node, node.generation, began_s, heard=False)
@@ -95,7 +93,7 @@ class Term:
             )
         )
         self.change_count += 1
-        self._wake()
+        self.changed.wake()
 
     def _note_members(self, chains: Iterable[ChainInfo]) -> None:
         self.chain_of.update((member.target, info.chain) for info in chains for member in info.members)
@@ -103,27 +101,7 @@ class Term:
     def end(self) -> None:
         """This process is not the primary of this term any more."""
         self.is_over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def changed(self, timeout_s: float) -> None:
-        """Returns when routing changes, the term ends or the time is over. Busy: too many wait already."""
-        if len(self._waiters) >= WAITERS_MAX:
-            raise Busy("too many wait for routing")
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters[waiter] = None
-        timer = loop.call_later(timeout_s, _finish, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiters.pop(waiter, None)
+        self.changed.wake()
 
     # --- queries ---
 
@@ -159,8 +137,3 @@ class Term:
         if not any(well):
             return "unavailable"
         return "serving" if all(well) and len(well) == len(info.members) else "degraded"
-
-
-def _finish(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

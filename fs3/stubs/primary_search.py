@@ -1,8 +1,9 @@
 """Looking for the primary among the mgmtds, once for all tasks of a process.
 
 After a primary is lost everybody looks for the next one. A process has a follower of routing, a reporter and
-many that want newer routing at once; if each asked all mgmtds by itself, the next primary would begin under
-ten times the calls that it needs. So a search is shared, and after one in vain none begins for a while.
+many that want newer routing at once; if each asked all mgmtds again and again, the next primary would begin
+under the calls of those who wait for it. So a search is shared; the first one asks who is primary, the ones
+after it ask to be told as soon as there is one, and after one in vain none begins for a while.
 
 Source: design 2.4 (a lost primary is looked for again within 100 ms).
 """
@@ -17,15 +18,17 @@ from ..errors import Busy, Fs3Error, MaybeApplied, Retryable, Unavailable
 from ..rng import Rng
 from ..routing import NodeKind, RoutingInfo
 from ..rpc.service import Caller
-from ..wire.mgmtd import GET_ROUTING, GetRoutingRequest
+from ..tasks import TaskScope
+from ..wire.mgmtd import GET_ROUTING, GetRoutingRequest, GetRoutingResponse
 
-CALL_TIMEOUT_S = 0.5
-"""Longest wait for one answer of a mgmtd that is asked whether it is primary."""
+ANSWER_TIMEOUT_S = 0.5
+"""Longest wait for one answer of a mgmtd, beyond what it was asked to wait."""
+TELL_S = 2.0
+"""So long a standby is asked to wait for a primary before it says that there is none."""
 PAUSE_S = 0.1
 """After the first search in vain."""
 PAUSE_MAX_S = 0.4
 """While no mgmtd is primary everybody looks for one: more and more rarely, up to this."""
-
 SHORTEST_S = 0.001
 """Two clocks differ: what is left of a pause by one may be nothing by the other."""
 
@@ -40,11 +43,12 @@ class PrimarySearch:
         self._learnt: tuple[str, ...] = ()
         self._clock = clock
         self._rng = rng
-        self._turn = 0
         self._address = ""
-        self._known = asyncio.Event()
-        self._under_way: asyncio.Event | None = None
-        """Set when the present search ends; None: there is none."""
+        self._lost = ""
+        """Who was primary before: a standby that still names it knows nothing new."""
+        self._news = asyncio.Event()
+        """Set, and replaced, when a primary becomes known or a search ends."""
+        self._is_under_way = False
         self._vain_count = 0
         self._next_s = 0.0
         self._last: Retryable = Unavailable("no mgmtd was asked")
@@ -59,13 +63,12 @@ class PrimarySearch:
         self._address = address
         if address:
             self._vain_count = 0
-            self._known.set()
-            self._known = asyncio.Event()
+            self._tell()
 
     def lost(self, address: str) -> None:
         """It did not answer as a primary."""
         if self._address == address:
-            self._address = ""
+            self._address, self._lost = "", address
 
     def learn(self, routing: RoutingInfo) -> None:
         """Take further mgmtds from routing."""
@@ -75,22 +78,22 @@ class PrimarySearch:
     async def find(self, timeout_s: float, *, waits: bool) -> str:
         """The primary's address: the known one, or whom one search finds.
 
-        After a search in vain the next one begins some time later. ``waits``: so does this call; else it
-        fails at once, as that search did.
+        While there is none, ``waits`` is to wait for the search under way or the next one; else the call
+        fails at once, as the last search did.
 
         Raises Unavailable (no mgmtd is reached) or Busy (some are, and stand by: one of them will be primary
         in seconds).
         """
         deadline_s = self._clock.boot_s() + timeout_s
         while not self._address:
-            left_s = deadline_s - self._clock.boot_s()
-            pause_s = self._next_s - self._clock.boot_s()
-            if left_s <= 0 or (pause_s > 0 and not waits):
+            now_s = self._clock.boot_s()
+            left_s, pause_s = deadline_s - now_s, self._next_s - now_s
+            if left_s <= 0 or (self._vain_count and not waits):
                 raise self._again()
-            if self._under_way is not None:
-                await _set_within(self._under_way, left_s)
+            if self._is_under_way:
+                await self._hear(left_s)
             elif pause_s > 0:
-                await _set_within(self._known, min(pause_s, left_s))
+                await self._hear(min(pause_s, left_s))
             else:
                 return await self._search(left_s)
         return self._address
@@ -99,55 +102,75 @@ class PrimarySearch:
         """What the last search came to, as an error of its own for each who is told."""
         return type(self._last)(f"no primary mgmtd found: {self._last}")
 
-    async def _search(self, timeout_s: float) -> str:
-        ended = self._under_way = asyncio.Event()
-        try:
-            self._last = await self._ask_each(timeout_s)
-            if self._address:
-                return self._address
-            self._vain_count += 1
-            longest_s = min(PAUSE_S * (1 << min(self._vain_count - 1, 8)), PAUSE_MAX_S)
-            self._next_s = self._clock.boot_s() + longest_s * (0.5 + self._rng.random() / 2)
-            raise self._again()
-        finally:
-            self._under_way = None
-            ended.set()
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
-    async def _ask_each(self, timeout_s: float) -> Retryable:
-        """Ask each mgmtd in turn, follow hints, and note the primary; else: why there is none."""
-        places = [*self._seeds, *self._learnt]
-        self._turn += 1
-        places = places[self._turn % len(places) :] + places[: self._turn % len(places)]
-        deadline_s = self._clock.boot_s() + timeout_s
+    async def _hear(self, timeout_s: float) -> None:
+        """Wait for news, so long at most."""
+        try:
+            async with asyncio.timeout(max(timeout_s, SHORTEST_S)):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    async def _search(self, timeout_s: float) -> str:
+        self._is_under_way = True
+        try:
+            self._last = await self._ask_all(timeout_s)
+        finally:
+            self._is_under_way = False
+            self._tell()
+        if self._address:
+            return self._address
+        self._vain_count += 1
+        longest_s = min(PAUSE_S * (1 << min(self._vain_count - 1, 8)), PAUSE_MAX_S)
+        self._next_s = self._clock.boot_s() + longest_s * (0.5 + self._rng.random() / 2)
+        raise self._again()
+
+    async def _ask_all(self, timeout_s: float) -> Retryable:
+        """Ask all mgmtds at the same time, follow hints, and note the primary; else: why there is none."""
+        tell_s = min(TELL_S, timeout_s) if self._vain_count else 0.0  # the first is to know, not to wait
         last: Fs3Error = Unavailable("no mgmtd is primary")
-        asked: dict[str, None] = {}
         some_stand_by = False
-        while places and not self._address:
-            address = places.pop(0)
-            left_s = deadline_s - self._clock.boot_s()
-            if address in asked or left_s <= 0:
-                continue
-            asked[address] = None
-            try:
-                request = GetRoutingRequest(known_version=1 << 62)  # nothing is newer: only who answers
-                wait_s = min(CALL_TIMEOUT_S, left_s)
-                answer = await self._caller.call(address, GET_ROUTING, request, timeout_s=wait_s)
-            except (Retryable, MaybeApplied) as error:
-                last = error
-                continue
-            if answer.is_primary:
-                self.found(address)
-                break
-            some_stand_by = True
-            if answer.primary_address:
-                places.insert(0, answer.primary_address)
+        asked: dict[str, asyncio.Task[GetRoutingResponse | Fs3Error]] = {}
+        async with TaskScope("find the primary", _none_spawned) as scope:
+
+            def ask(address: str) -> None:
+                asked[address] = scope.start(f"ask {address}", self._ask(address, tell_s, timeout_s))
+
+            for address in (*self._seeds, *self._learnt):
+                ask(address)
+            waiting = dict(asked)
+            while waiting and not self._address:
+                news = scope.start("hear", self._news.wait())  # somebody else may learn who it is
+                await asyncio.wait([news, *waiting.values()], return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                for address in [a for a, task in waiting.items() if task.done()]:
+                    answer = waiting.pop(address).result()
+                    if isinstance(answer, Fs3Error):
+                        last = answer
+                        continue
+                    some_stand_by = True
+                    hint = answer.primary_address
+                    if answer.is_primary:
+                        self.found(address)
+                    elif hint and hint not in asked:
+                        ask(hint)
+                        waiting[hint] = asked[hint]
         return Busy(str(last)) if some_stand_by else Unavailable(str(last))
 
+    async def _ask(self, address: str, tell_s: float, timeout_s: float) -> GetRoutingResponse | Fs3Error:
+        """Whether it is primary; a standby says so after ``tell_s``, or when it knows of another one."""
+        request = GetRoutingRequest(  # no routing is newer: only who answers
+            known_version=1 << 62, wait_ms=int(tell_s * 1000), lost_address=self._lost
+        )
+        try:
+            wait_s = min(tell_s + ANSWER_TIMEOUT_S, timeout_s)
+            return await self._caller.call(address, GET_ROUTING, request, timeout_s=wait_s)
+        except (Retryable, MaybeApplied) as error:
+            return error
 
-async def _set_within(event: asyncio.Event, timeout_s: float) -> None:
-    """Wait for ``event``, so long at most."""
-    try:
-        async with asyncio.timeout(max(timeout_s, SHORTEST_S)):
-            await event.wait()
-    except TimeoutError:
-        return
+
+def _none_spawned(name: str, error: BaseException) -> None:
+    raise AssertionError(f"{name} was awaited by nobody") from error

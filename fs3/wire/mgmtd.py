@@ -36,10 +36,15 @@ class TargetReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class GetRoutingRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Fetch routing newer than ``known_version``; waits up to ``wait_ms`` for it (that is the push)."""
+    """Fetch routing newer than ``known_version``; waits up to ``wait_ms`` for it (that is the push).
+
+    A standby waits so long for a primary that it can name.
+    """
 
     known_version: int = 0
     wait_ms: int = 0
+    lost_address: str = ""
+    """Who was primary and is none any more, as far as the asker knows: no news to it."""
 
 
 class GetRoutingResponse(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

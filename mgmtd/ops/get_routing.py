@@ -10,6 +10,7 @@ from fs3.wire.mgmtd import GetRoutingRequest, GetRoutingResponse
 
 from ..services import Services
 from ..term import Term
+from ..waiters import Waiters
 
 WAIT_MS_MAX = 30_000
 
@@ -19,10 +20,13 @@ def get_routing(
 ) -> GetRoutingResponse | Awaitable[GetRoutingResponse]:
     """The answer now if there is something newer, or nothing to wait for."""
     answer = _answer(services, request.known_version)
-    if answer.delta is not None or not answer.is_primary or request.wait_ms <= 0:
+    if answer.delta is not None or request.wait_ms <= 0:
         return answer
-    term = services.acting_term()
-    return _wait(services, term, request)
+    if answer.is_primary:
+        return _wait(services, services.acting_term().changed, request)
+    if answer.primary_address not in ("", request.lost_address) or services.is_stopping:
+        return answer
+    return _wait(services, services.standing_changed, request)
 
 
 def _answer(services: Services, known_version: int) -> GetRoutingResponse:
@@ -45,6 +49,6 @@ def _time_ms(services: Services, term: Term) -> int:
         return 0  # the bound is not in the store yet: routing need not wait for it
 
 
-async def _wait(services: Services, term: Term, request: GetRoutingRequest) -> GetRoutingResponse:
-    await term.changed(min(request.wait_ms, WAIT_MS_MAX) / 1000)
+async def _wait(services: Services, change: Waiters, request: GetRoutingRequest) -> GetRoutingResponse:
+    await change.wait(min(request.wait_ms, WAIT_MS_MAX) / 1000)
     return _answer(services, request.known_version)

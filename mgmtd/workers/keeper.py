@@ -26,6 +26,8 @@ class LeaseKeeper:
     def __init__(self, services: Services, own: NodeInfo) -> None:
         self._services = services
         self._own = own
+        self._told: tuple[bool, str] = (False, "")
+        """Whether this is the primary, and who is, as last told to those who look for it."""
 
     async def run(self) -> None:
         """Until cancelled: one step each period."""
@@ -40,12 +42,20 @@ class LeaseKeeper:
             except TermOver as error:
                 self._services.step_down(str(error))
             self._end_what_is_over()
+            self._tell_standing()
             took_s = self._services.clock.boot_s() - began_s
             await asyncio.sleep(max(0.01, timing.renew_s - took_s))
 
     def _end_what_is_over(self) -> None:
         if self._services.term is not None and self._services.primary_term() is None:
             self._services.step_down("the lease was not renewed in time")
+
+    def _tell_standing(self) -> None:
+        services = self._services
+        standing = services.primary_term() is not None, services.lease.primary_address
+        if standing != self._told:
+            self._told = standing
+            services.standing_changed.wake()
 
     async def _step(self, began_s: float) -> None:
         services, lease = self._services, self._services.lease

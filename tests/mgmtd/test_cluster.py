@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import Any
 
 import pytest
 
-from fs3.errors import MaybeApplied, Unavailable
+from fs3.errors import MaybeApplied, Retryable, Unavailable
 from fs3.ids import ChainId
 from fs3.mgmtd.store import Change
+from fs3.rng import derived_rng
+from fs3.stubs.primary_search import PrimarySearch
 
 from .world import World, not_clean, other_store, run_world
 
@@ -193,6 +197,41 @@ def test_standby_takes_over() -> None:
         left = world.nodes[11].agent.leases
         await world.until(lambda: left.primary_left_s(world.clock("s11").boot_s()) > 0.5, 3.0, "its lease")
         assert world.all_serve()
+
+    run_world(scenario)
+
+
+def test_a_standby_tells_of_its_take_over_those_who_look_for_a_primary() -> None:
+    """They need not ask again and again: thousands of clients would keep it from beginning."""
+
+    async def scenario(world: World) -> None:
+        await world.cluster(node_count=3, target_count=1)
+        await world.start_mgmtd(2)
+        components = world.nodes[11].agent.components
+        asked: list[str] = []
+
+        class Counting:
+            async def call(self, address: str, method: Any, request: Any, **options: Any) -> Any:
+                asked.append(address)
+                return await components.caller.call(address, method, request, **options)
+
+        search = PrimarySearch(Counting(), ("m1:9000", "m2:9000"), components.clock, derived_rng(1, "search"))
+        assert await search.find(1.0, waits=True) == "m1:9000"
+        await world.kill_mgmtd(1)
+        search.lost("m1:9000")
+        began_s = world.loop.time()
+
+        async def look() -> None:
+            while search.address != "m2:9000":
+                with contextlib.suppress(Retryable):
+                    await search.find(2.0, waits=True)
+
+        looking = asyncio.ensure_future(look())
+        await world.until(lambda: world.primary() is not None, 5.0, "a new primary")
+        took_over_s = world.loop.time()
+        await looking
+        assert world.loop.time() - took_over_s < 0.05
+        assert took_over_s - began_s > 2.0 and len(asked) < 16, asked
 
     run_world(scenario)
 
