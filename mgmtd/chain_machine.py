@@ -21,7 +21,8 @@ What holds for every step (tests check each over all states of one, two and thre
 * a version that adds a serving member takes none out; candidates and renewed generations apart, a member
   becomes serving only from SYNCING, complete at exactly the present version, and is joining first;
 * nobody who may hold a lease leaves: the primary's grant is over (``over_s``), and planned removals stop
-  being covered first (``Step.uncovered``);
+  being covered first (``Step.uncovered``); leases of those who stay are over too, as far as they are heard
+  (``lent_until_s``), or they would have to wait afterwards;
 * a chain none of whose serving targets is heard, in any generation, is left as it is;
 * at most one member is syncing; serving members keep their order; nobody serves beside a LASTSRV.
 
@@ -160,9 +161,10 @@ def _leave(at: Situation, step: Step) -> bool:
         why = "it would be left alone, and is not heard, or has not said what it has"
         step.held.update((m.target, why) for m in staying)
         return False
-    gone = {m.target: OFFLINE for m in going if at.now_s >= at.of(m).over_s}
+    gone = {m.target: OFFLINE for m in going if at.now_s >= max(at.of(m).over_s, at.of(m).lent_until_s)}
     if not gone:
         _wait_for_grants(at, step, going, LEASES_LAST)
+        _wait_for_lent(at, step, going)
         return False
     _put(at, step, Rule.LEAVE, gone)
     return True
@@ -235,6 +237,14 @@ def _wait_for_grants(at: Situation, step: Step, members: Iterable[Member], why: 
         step.held[member.target] = why
         step.look_again(at.of(member).over_s)
     return bool(late)
+
+
+def _wait_for_lent(at: Situation, step: Step, members: Iterable[Member]) -> None:
+    """Note until when members may have leases of those who stay."""
+    for member in members:
+        if at.now_s < at.of(member).lent_until_s:
+            step.held[member.target] = LEASES_LAST
+            step.look_again(at.of(member).lent_until_s)
 
 
 def _renew(at: Situation, step: Step) -> bool:

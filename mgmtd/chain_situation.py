@@ -53,6 +53,8 @@ class Known:
     """It was opened with all checks passed."""
     over_s: float = 0.0
     """When the primary's grants to the generation that the record names are over."""
+    lent_until_s: float = 0.0
+    """If it is to leave: until when those who stay may have lent to it. They wait for that in any case."""
     alone_acknowledged: bool = False
     """It acknowledged a version in which it alone served, and nobody else is in force since."""
     unwanted: bool = False

@@ -22,6 +22,7 @@ from fs3.routing import ChainInfo, LocalState, Member, TargetState
 from .chain_index import ChainIndex
 from .chain_machine import Known, Rule, Situation, Step, next_step
 from .copying import Copying
+from .leaving import Leaving
 from .links import Link, Links, loser
 from .liveness import Verdict
 from .store import Change, TargetRecord
@@ -77,6 +78,7 @@ class ChainWatch:
         self._resumable: dict[ChainId, tuple[ChainVersion, float]] = {}
         self._alone: dict[ChainId, tuple[TargetId, Generation]] = {}
         self._uncovered: dict[ChainId, tuple[Run, ...]] = {}
+        self.leaving = Leaving()
 
     def plan(self, term: Term, now_s: float) -> ChainPlan:
         """All chains that are not whole. Grants stop covering members that are to leave, at once."""
@@ -87,6 +89,8 @@ class ChainWatch:
         looked_at.update(dict.fromkeys((*self._cut_off, *self.repairs)))
         for chain in [c for c in self._uncovered if c not in looked_at]:
             self._cover_but(term, chain, ())
+        for chain in self.leaving.chains_but(looked_at):
+            self.leaving.note(chain, (), (), now_s)
         for chain in looked_at:
             step = plan.steps[chain] = self._step(term, term.routing.chains[chain], now_s)
             if step.again_s is not None:
@@ -134,7 +138,15 @@ class ChainWatch:
         if step.resumable_since_s is not None:
             self._resumable[chain] = info.version, step.resumable_since_s
         self._cover_but(term, chain, tuple((m.node, m.generation) for m in step.uncovered))
+        self._note_leaving(info, known, step, now_s)
         return step
+
+    def _note_leaving(self, info: ChainInfo, known: dict[TargetId, Known], step: Step, now_s: float) -> None:
+        """Those that leave, and those that may soon: the others lend to them no more."""
+        doubtful = [m.target for m in info.serving if known[m.target].verdict is not Verdict.ALIVE]
+        going = dict.fromkeys([*(m.target for m in step.uncovered), *doubtful])
+        others = tuple(m.node for m in info.serving if m.target not in going)
+        self.leaving.note(info.chain, going, others, now_s)
 
     def _known(self, term: Term, info: ChainInfo, member: Member, now_s: float) -> Known:
         node, life = term.routing.nodes.get(member.node), term.liveness.lives.get(member.node)
@@ -159,6 +171,9 @@ class ChainWatch:
             same_store=report is None or (record is not None and report.store_id == record.store_id),
             clean=report is None or report.clean,
             over_s=term.grants.until_s(member.node, member.generation, info.chain),
+            lent_until_s=self.leaving.lent_until_s(
+                info.chain, member.target, term.liveness.lives, term.timing
+            ),
             alone_acknowledged=self._alone.get(info.chain) == (member.target, member.generation),
             unwanted=unwanted,
             cut_off=why if loses == member.target else "",

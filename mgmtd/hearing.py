@@ -94,7 +94,7 @@ class Hearing:
         if granted:
             self.counters.granted += 1
             uncovered = term.grants.grant(node, generation, now_s)
-            if was_suspected or beacon.acknowledged:
+            if was_suspected or beacon.acknowledged or beacon.unlent:
                 self._services.pass_wanted.set()
         life = term.liveness.lives.get(node)
         try:
@@ -112,6 +112,7 @@ class Hearing:
             cluster_time_ms=cluster_time_ms,
             is_registered=heard is not Heard.STRANGER,
             primary_address=self._services.lease.address,
+            leaving=term.chains.leaving.told(node),
         )
         return self._seal(answer)
 

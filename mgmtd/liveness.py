@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fs3.identity.datagram import NO_NONCE, ReplayWindow
-from fs3.ids import ChainId, ChainVersion, Generation, NodeId
+from fs3.ids import ChainId, ChainVersion, Generation, NodeId, TargetId
 from fs3.member.beacon import Beacon
 from fs3.member.timing import SILENT_PERIODS, Timing
 
@@ -92,6 +92,8 @@ class Life:
     routing_version: int = 0
     clock_ms: int = 0
     unreachable: tuple[NodeId, ...] = ()
+    unlent: frozenset[TargetId] = frozenset()
+    """Targets that are to leave, and hold no lease of it (``leaving``)."""
     acknowledged: dict[ChainId, ChainVersion] = field(default_factory=dict)
 
 
@@ -167,6 +169,7 @@ class Liveness:
         life.routing_version = max(life.routing_version, beacon.routing_version)
         life.clock_ms = beacon.clock_ms
         life.unreachable = beacon.unreachable
+        life.unlent = frozenset(beacon.unlent)
         self.links.on_beacon(node, beacon.unreachable, now_s)
         for chain, version in beacon.acknowledged:
             life.acknowledged[chain] = max(version, life.acknowledged.get(chain, version))

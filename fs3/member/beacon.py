@@ -29,7 +29,7 @@ import enum
 
 import msgspec
 
-from ..ids import ChainId, ChainVersion, Generation, NodeId
+from ..ids import ChainId, ChainVersion, Generation, NodeId, TargetId
 from ..routing import ChainInfo
 
 Pairs = tuple[tuple[ChainId, ChainVersion], ...]
@@ -38,6 +38,8 @@ SENT_MAX = 64
 """Requests of which the time of sending is kept, per receiver: at a repeat each 100 ms four leases long."""
 RECORDS_MAX = 64
 """Chain records in one datagram."""
+LEAVING_MAX = 1024
+"""Targets that one grant names as leaving; the others' leases to further ones are waited for."""
 
 
 class Purpose(enum.IntEnum):
@@ -63,6 +65,8 @@ class Beacon(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Peers that it asks in vain."""
     no_lease_ms: int = 0
     """How long one of its chains has had no lease of either kind."""
+    unlent: tuple[TargetId, ...] = ()
+    """Of the targets that the last grant named as leaving: those to which no lease of this node runs."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -84,6 +88,8 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """False: the primary knows no report of this generation; send one."""
     primary_address: str = ""
     """RPC address of who answers."""
+    leaving: tuple[TargetId, ...] = ()
+    """Members of the node's chains that are to leave: it lends them nothing more (``fs3.mgmtd.leaving``)."""
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

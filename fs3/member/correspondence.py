@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ..errors import Fs3Error, InvalidRequest
 from ..identity.datagram import NO_NONCE, Datagram, DatagramSigner, ReplayWindow
-from ..ids import ChainId, ChainVersion, NodeId
+from ..ids import ChainId, ChainVersion, NodeId, TargetId
 from ..routing import ChainInfo, NodeInfo, NodeKind, RoutingInfo
 from ..rpc.network import DatagramPort
 from ..rpc.service import Call
@@ -107,6 +107,7 @@ class Correspondence:
         self._term = -1
         self._confirmed: dict[ChainId, ChainVersion] = {}
         self._acks_open: dict[tuple[NodeId, int], Pairs] = {}
+        self._unlent: tuple[TargetId, ...] = ()  # as the last beacon said
         self.counters = Counters()
 
     @property
@@ -181,6 +182,8 @@ class Correspondence:
             self._timer = loop.call_later(left_s % repeat_s, self._on_timer)
 
     def _send_due(self, now_s: float) -> None:
+        if self._leases.unlent(now_s) != self._unlent:
+            self.hurry_beacons()
         due = [(node, pace) for node, pace in self._mgmtds.items() if pace.is_due(now_s)]
         if due:
             primary_silent_s = min(pace.silent_s(now_s) for pace in self._mgmtds.values())
@@ -244,12 +247,14 @@ class Correspondence:
         ripe = [(c, v) for c, v in unconfirmed if self._leases.may_acknowledge(c, v, now_s)]
         acks = tuple(ripe[:ACKNOWLEDGED_MAX])
         without = self._leases.chains_without(now_s)
+        unlent = self._unlent = self._leases.unlent(now_s)
         body = Beacon(
             routing_version=self._leases.routing_version,
             clock_ms=int(now_s * 1000),
             acknowledged=acks,
             unreachable=tuple(self.unreachable(now_s)),
             no_lease_ms=int(max((since_s for _, since_s in without), default=0.0) * 1000),
+            unlent=unlent,
         )
         return encode(body), acks
 
@@ -326,6 +331,7 @@ class Correspondence:
             self.counters.unasked += 1
             return
         pace.answered()
+        self._leases.stop_lending(grant.leaving, self._clock.boot_s())
         if len(grant.nonce) == len(NO_NONCE):
             if grant.nonce != self._nonces.get(mgmtd):
                 pace.hurry()  # the beacon that echoes it is the first that counts

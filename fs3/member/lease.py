@@ -82,6 +82,8 @@ class NodeLeases:
         self._lease: _PrimaryLease | None = None
         self._waiting: list[_PrimaryLease] = []
         self._granted: dict[ChainId, dict[Replica, float]] = {}
+        self._leaving: dict[TargetId, None] = {}
+        self._leaving_until_s = NEVER
 
     # --- what the node asks ---
 
@@ -319,7 +321,7 @@ class NodeLeases:
         if entry is None or entry.own is None:
             return False
         asker = next((m for m in info.serving if m.node == peer and m.generation == generation), None)
-        if asker is None:
+        if asker is None or (asker.target in self._leaving and now_s < self._leaving_until_s):
             return False
         if asker.joining and not (
             adopted == info.version and self.may_acknowledge(info.chain, info.version, now_s)
@@ -327,6 +329,20 @@ class NodeLeases:
             return False
         self._granted.setdefault(info.chain, {})[asker.target, generation] = now_s + self._timing.grant_s
         return True
+
+    def stop_lending(self, targets: Iterable[TargetId], now_s: float) -> None:
+        """The primary says that these are to leave their chains: nothing is granted to them as long as it
+        says so, and a lease longer. To refuse is always right; it spares a wait after they have left."""
+        self._leaving = dict.fromkeys(targets)
+        self._leaving_until_s = now_s + self._timing.lease_s
+
+    def unlent(self, now_s: float) -> tuple[TargetId, ...]:
+        """Of those that are to leave, the ones to which no grant of this node runs."""
+        if not self._leaving or now_s >= self._leaving_until_s:
+            return ()
+        grants = [one for granted in self._granted.values() for one in granted.items()]
+        lent = frozenset([target for (target, _), end_s in grants if end_s > now_s])
+        return tuple([target for target in self._leaving if target not in lent])
 
     def granted_until_s(self, chain: ChainId, replica: Replica) -> float:
         """Until when this node regards its grant to a replica as running."""

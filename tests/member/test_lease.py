@@ -200,3 +200,22 @@ def test_a_joiner_is_granted_what_is_acknowledged() -> None:
         assert not found.answer(NodeId(3), Generation(1), 1, asked, acknowledged, READY_S).granted
     assert found.answer(NodeId(2), Generation(1), 2, asked, {}, READY_S).granted == asked
     assert found.answer(NodeId(3), Generation(1), 3, asked, {CHAIN: version}, READY_S).granted == asked
+
+
+def test_nothing_is_lent_to_whoever_is_to_leave() -> None:
+    found = leases(record(1, 1, 2, 3))
+    asked, two = ((CHAIN, ChainVersion(1)),), target_id(NodeId(2), 0)
+
+    def is_granted(peer: int, at_s: float) -> bool:
+        return bool(found.answer(NodeId(peer), Generation(1), 1, asked, {}, at_s).granted)
+
+    assert is_granted(2, READY_S) and found.unlent(READY_S) == ()
+    found.stop_lending((two,), READY_S + 1)
+    assert not is_granted(2, READY_S + 1) and is_granted(3, READY_S + 1)
+    assert found.unlent(READY_S + TIMING.grant_s - 0.01) == ()  # its last lease runs
+    found.stop_lending((two,), READY_S + 1.2)
+    assert found.unlent(READY_S + TIMING.grant_s + 0.01) == (two,)
+    later_s = READY_S + 1.2 + TIMING.lease_s  # the primary has not said so again: it may be away
+    assert is_granted(2, later_s) and found.unlent(later_s) == ()
+    found.stop_lending((), later_s)
+    assert is_granted(2, later_s)

@@ -72,11 +72,21 @@ class FakeNode:
     record: ChainInfo | None = None
     adopted_s: float = 0.0
     died_s: float | None = None
+    lent_until_s: dict[TargetId, float] = field(default_factory=dict)
+    leaving: tuple[TargetId, ...] = ()
+    """Whom it was told to lend nothing more."""
 
     @property
     def is_heard(self) -> bool:
         """Whether what it sends arrives."""
         return self.is_up and self.is_reachable
+
+    def serves(self) -> bool:
+        """It is heard, and a serving member by the record that it knows."""
+        return self.is_heard and any(
+            m.node == self.number and m.generation == self.generation
+            for m in (self.record.serving if self.record is not None else ())
+        )
 
     def report(self, now_s: float, step_count: int) -> TargetReport:
         """What it says of its target; ``step_count``: of the copying whose source it is."""
@@ -243,6 +253,7 @@ class Play:
         term = self.term
         if term is None:
             return
+        self._lend(tick)
         for node in self.nodes.values():
             if node.is_heard:
                 self._hear(term, node, tick)
@@ -250,6 +261,16 @@ class Play:
                 node.died_s = None
                 self._evidence(term, node)
         self._pass(term)
+
+    def _lend(self, tick: int) -> None:
+        """Who serves asks the others for leases, each half second. Who is not heard is heard by nobody."""
+        for asker in self.nodes.values():
+            if asker.serves() and tick % 10 == asker.number % 10:
+                target = target_id(NodeId(asker.number), 0)
+                for lender in self.nodes.values():
+                    is_cut = lender.number in asker.cut_from or not lender.serves()
+                    if lender is not asker and not is_cut and target not in lender.leaving:
+                        lender.lent_until_s[target] = self.now_s + TIMING.grant_s
 
     def _evidence(self, term: Term, node: FakeNode) -> None:
         term.liveness.on_evidence(NodeId(node.number), Generation(node.generation), "refused", self.now_s)
@@ -276,9 +297,13 @@ class Play:
         node.sequence += 1
         acknowledged = ((CHAIN, node.record.version),) if self.now_s >= node.adopted_s else ()
         unreachable = tuple(NodeId(n) for n in sorted(node.cut_from))
-        beacon = Beacon(routing_version=1, clock_ms=0, acknowledged=acknowledged, unreachable=unreachable)
+        unlent = tuple(t for t in node.leaving if node.lent_until_s.get(t, 0.0) <= self.now_s)
+        beacon = Beacon(
+            routing_version=1, clock_ms=0, acknowledged=acknowledged, unreachable=unreachable, unlent=unlent
+        )
         heard = term.liveness.on_beacon(number, generation, node.sequence, node.nonce, beacon, self.now_s)
         node.nonce = term.liveness.lives[number].nonce
+        node.leaving = term.chains.leaving.told(number)
         if heard is Hearing.COUNTED and term.liveness.may_grant(number):
             term.grants.grant(number, generation, self.now_s)
 
