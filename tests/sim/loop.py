@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
+from heapq import heappop, heappush
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -56,32 +56,25 @@ class _NoEvents(selectors.BaseSelector):
         self._keys.clear()
 
 
-class Due(asyncio.Handle):
-    """Something that is ready to run; made without the checks of a real loop, which cost the most."""
+class Due(asyncio.TimerHandle):
+    """Something that is to run; made without the checks of a real loop, which cost the most."""
 
+    __slots__ = ()
     _callback: Any
     _context: Context
 
-    def __init__(self, callback: Any, args: Any, loop: SimLoop, context: Context) -> None:
+    def __init__(self, when: float, callback: Any, args: Any, context: Context) -> None:
         self._callback, self._args, self._context = callback, args, context
-        self._loop = loop
-        self._cancelled = False
-        self._repr = self._source_traceback = None
-
-
-class TimerAt(asyncio.TimerHandle):
-    """Something that is to run at a time; it tells in which context it was set."""
-
-    _callback: Any
-    _context: Context
-
-    def __init__(self, when: float, callback: Any, args: Any, loop: SimLoop, context: Context) -> None:
-        self._callback, self._args, self._context = callback, args, context
-        self._loop = loop
         self._when = when
         self._cancelled = False
-        self._repr = self._source_traceback = None
-        self.set_in = context
+
+    def __repr__(self) -> str:
+        return f"<Due {self._callback!r}>"
+
+    @property
+    def set_in(self) -> Context:
+        """Where it was set."""
+        return self._context
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -95,14 +88,16 @@ class SimLoop(asyncio.SelectorEventLoop):
     moment run in the order in which they were set. A turn of ``asyncio`` does the same otherwise.
     """
 
+    _ready: deque[Any]
+    _stopping: bool
+    _closed: bool
+
     def __init__(self) -> None:
         super().__init__(_NoEvents())
         self._now_s = START_S
-        self._still_turns = 0
-        self._timers: list[tuple[float, int, TimerAt]] = []
+        self._timers: list[tuple[float, int, Due]] = []
         self._timers_made = 0
-        self._standing: dict[Callable[[Context], bool], deque[Any]] = {}
-        self._due: deque[Any] = getattr(self, "_ready")  # noqa: B009  # where call_soon puts its handles
+        self._standing: dict[Callable[[Context], bool], deque[Due]] = {}
 
     def time(self) -> float:
         return self._now_s
@@ -114,26 +109,26 @@ class SimLoop(asyncio.SelectorEventLoop):
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        assert not self.is_closed(), callback
-        handle = Due(callback, args, self, copy_context() if context is None else context)
-        self._due.append(handle)
+        assert not self._closed, callback
+        handle = Due(self._now_s, callback, args, copy_context() if context is None else context)
+        self._ready.append(handle)
         return handle
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        timer = TimerAt(when, callback, args, self, copy_context() if context is None else context)
+        timer = Due(when, callback, args, copy_context() if context is None else context)
         self._timers_made += 1
-        heapq.heappush(self._timers, (when, self._timers_made, timer))
+        heappush(self._timers, (when, self._timers_made, timer))
         return timer
 
     def call_later(
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         when = self._now_s + delay
-        timer = TimerAt(when, callback, args, self, copy_context() if context is None else context)
+        timer = Due(when, callback, args, copy_context() if context is None else context)
         self._timers_made += 1
-        heapq.heappush(self._timers, (when, self._timers_made, timer))
+        heappush(self._timers, (when, self._timers_made, timer))
         return timer
 
     def cancel_timers(self, is_of: Callable[[Context], bool]) -> None:
@@ -148,7 +143,7 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     def let_go(self, is_of: Callable[[Context], bool]) -> None:
         """Run what has waited, in the order in which it became due."""
-        self._due.extend(self._standing.pop(is_of))
+        self._ready.extend(self._standing.pop(is_of))
 
     def _stands(self, handle: Any) -> bool:
         for is_of, held in self._standing.items():
@@ -158,25 +153,31 @@ class SimLoop(asyncio.SelectorEventLoop):
         return False
 
     def _run_once(self) -> None:
-        """One turn: everything that is ready now; if nothing is, the clock jumps to the next timer."""
-        timers, due = self._timers, self._due
-        while timers and timers[0][2]._cancelled:
-            heapq.heappop(timers)
-        if due:
-            self._stand_still()
-        elif not timers:
-            raise DeadWait("every task waits and no timer is set")
-        elif timers[0][0] > self._now_s:
-            self._now_s = timers[0][0]
-            self._still_turns = 0
-        else:
-            self._stand_still()
-        while timers and timers[0][0] <= self._now_s:
-            timer = heapq.heappop(timers)[2]
-            if not timer._cancelled:
-                due.append(timer)
-        standing = self._standing
-        for _ in range(len(due)):  # what these make ready belongs to the next turn
+        """All turns until the loop is stopped."""
+        timers, due = self._timers, self._ready
+        still_turns = 0
+        while True:
+            while timers and timers[0][2]._cancelled:
+                heappop(timers)
+            still_turns += 1
+            if not due:
+                if not timers:
+                    raise DeadWait("every task waits and no timer is set")
+                if timers[0][0] > self._now_s:
+                    self._now_s = timers[0][0]
+                    still_turns = 0
+            if still_turns > STANDSTILL_TURNS:
+                raise DeadWait(f"time stands still at {self._now_s!r}: something runs again and again")
+            while timers and timers[0][0] <= self._now_s:
+                due.append(heappop(timers)[2])
+            self._run_ready()
+            if self._stopping:
+                return
+
+    def _run_ready(self) -> None:
+        """One turn: what is ready now. What it makes ready belongs to the next turn."""
+        due, standing = self._ready, self._standing
+        for _ in range(len(due)):
             handle = due.popleft()
             if handle._cancelled or (standing and self._stands(handle)):
                 continue
@@ -186,12 +187,6 @@ class SimLoop(asyncio.SelectorEventLoop):
                 raise
             except BaseException as error:  # border: a callback's bug, as asyncio takes it
                 self.call_exception_handler({"message": f"failure in {handle!r}", "exception": error})
-
-    def _stand_still(self) -> None:
-        self._still_turns += 1
-        if self._still_turns > STANDSTILL_TURNS:
-            self._still_turns = 0
-            raise DeadWait(f"time stands still at {self._now_s!r}: something runs again and again")
 
     def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]  # refuses all calls alike
         raise AssertionError("a thread pool in the simulated world: hand the component in instead")
@@ -219,7 +214,8 @@ class SimClock:
         self.drift(drift)
 
     def boot_s(self) -> float:
-        return self._boot_s + max(0.0, self._loop.time() - self._from_s) * self._rate
+        since_s = self._loop._now_s - self._from_s
+        return self._boot_s + since_s * self._rate if since_s > 0 else self._boot_s
 
     def wall_ns(self) -> int:
         return WALL_START_NS + int((self._loop.time() - START_S) * 1e9) + self.wall_jump_ns

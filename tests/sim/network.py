@@ -13,7 +13,7 @@ from fs3.rpc.network import DatagramPort, Listener, split_address
 
 from .loop import SimLoop
 from .process import owner_of
-from .wires import LinkFaults, Plane, SimStream, Weather
+from .wires import LinkFaults, Plane, SimStream, Weather, way_of
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -134,9 +134,9 @@ class SimListener:
     def accept(self, stream: SimStream) -> None:
         """Serve a connection, in the listening process; one that stands still does so when it goes on."""
         if stream.owner is not None and stream.owner.is_paused:
-            self._net.weather.loop.call_soon(self._accept, stream, context=self.context.copy())
+            self._net.weather.loop.call_soon(self._accept, stream, context=self.context)
         else:
-            self.context.copy().run(self._accept, stream)
+            self.context.run(self._accept, stream)
 
     def _accept(self, stream: SimStream) -> None:
         if stream.is_closing():
@@ -180,14 +180,14 @@ class SimDatagramPort:
     def _arrive(self, data: bytes, address: str) -> None:
         port = self._net.ports.get(address)
         if port is not None and not self._net.weather.is_cut(self.host, port.host, "datagrams"):
-            self._net.weather.note(self.host, port.host, data)
+            self._net.weather.note(way_of(self.host, port.host), data)
             port._receive_soon(data, self.address)
 
     def _receive_soon(self, data: bytes, sender: str) -> None:
         if self._owner is not None and self._owner.is_paused:
-            self._net.weather.loop.call_soon(self._receive, data, sender, context=self._context.copy())
+            self._net.weather.loop.call_soon(self._receive, data, sender, context=self._context)
         else:
-            self._context.copy().run(self.receive, data, sender)
+            self._context.run(self.receive, data, sender)
 
     def _receive(self, data: bytes, sender: str) -> None:
         if self._net.ports.get(self.address) is self:
@@ -231,7 +231,7 @@ class SimNetwork:
         near_extra = {"sockname": near_name, "peername": far_name}
         far_extra = {"sockname": far_name, "peername": near_name}
         near = SimStream(weather, self.host, peer_host, near_extra, contextvars.copy_context())
-        far = SimStream(weather, peer_host, self.host, far_extra, listener.context)
+        far = SimStream(weather, peer_host, self.host, far_extra, listener.context.copy())
         self._net.join(near, far)
         listener.accept(far)
         await asyncio.sleep(weather.delay_s())

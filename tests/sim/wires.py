@@ -78,14 +78,16 @@ class Weather:
         self.delivered_count = 0
 
     def after(self, delay_s: float, action: Callable[..., object], *values: Any) -> None:
-        """Do something later, as the network: what is under way does not end with who sent it."""
-        self.loop.call_later(delay_s, action, *values, context=self._context.copy())
+        """Do something later, as the network: what is under way does not end with who sent it.
 
-    def note(self, source: str, destination: str, data: bytes) -> None:
-        """A delivery: the trace is a sum over who, to whom, what and when."""
+        One context does for all: what runs in it enters that of the process it reaches, and sets nothing.
+        """
+        self.loop.call_later(delay_s, action, *values, context=self._context)
+
+    def note(self, way: bytes, data: bytes) -> None:
+        """A delivery (``way_of`` whom to whom): the trace is a sum over who, to whom, what and when."""
         self.delivered_count += 1
-        self._trace.update(_DELIVERY.pack(self.loop.time(), zlib.crc32(data)))
-        self._trace.update(f"{source} {destination}\n".encode())
+        self._trace.update(_DELIVERY.pack(self.loop.time(), zlib.crc32(data)) + way)
 
     @property
     def trace(self) -> str:
@@ -94,20 +96,22 @@ class Weather:
 
     def delay_s(self) -> float:
         """How long one delivery takes."""
-        low, high = self.faults.latency_s
-        delay = self._rng.uniform(low, high)
-        if self.faults.slow_rate and self._rng.random() < self.faults.slow_rate:
-            self.faults.struck("slow")
-            delay += self._rng.uniform(0, self.faults.slow_s)
+        faults = self.faults
+        low, high = faults.latency_s
+        delay = low + (high - low) * self._rng.random()
+        if faults.slow_rate and self._rng.random() < faults.slow_rate:
+            faults.struck("slow")
+            delay += self._rng.uniform(0, faults.slow_s)
         return delay
 
     def delay_between_s(self, source: str, destination: str, plane: Plane) -> float:
         """How long a delivery from one host to another takes."""
         delay = self.delay_s()
-        held, most_s = self.faults.late.get((source, destination), ("all", 0.0))
-        if most_s and held in ("all", plane):
-            self.faults.struck(f"held back, {plane}")
-            delay += self._rng.uniform(most_s / 2, most_s)
+        if self.faults.late:
+            held, most_s = self.faults.late.get((source, destination), ("all", 0.0))
+            if most_s and held in ("all", plane):
+                self.faults.struck(f"held back, {plane}")
+                delay += self._rng.uniform(most_s / 2, most_s)
         return delay
 
     def strikes(self, kind: str, rate: float) -> bool:
@@ -120,13 +124,18 @@ class Weather:
     def is_cut(self, source: str, destination: str, plane: Plane) -> bool:
         """Whether nothing of a plane passes from one host to the other."""
         faults = self.faults
-        if source in faults.down or destination in faults.down:
+        if faults.down and (source in faults.down or destination in faults.down):
             return True
         if faults.secluded:
             for one, other in ((source, destination), (destination, source)):
                 if one in faults.secluded and not other.startswith(faults.secluded[one]):
                     return True
-        return faults.cut.get((source, destination)) in ("all", plane)
+        return bool(faults.cut) and faults.cut.get((source, destination)) in ("all", plane)
+
+
+def way_of(source: str, destination: str) -> bytes:
+    """Who sends to whom, as the trace has it."""
+    return f"{source} {destination}\n".encode()
 
 
 class SimStream(asyncio.Transport):
@@ -147,6 +156,7 @@ class SimStream(asyncio.Transport):
         self.owner: SimProcess | None = owner_of(context)
         self.host = host
         self._peer_host = peer_host
+        self._way = way_of(host, peer_host)
         self.peer: SimStream | None = None
         self.has_vanished = False
         self._protocol: asyncio.BaseProtocol | None = None
@@ -283,7 +293,7 @@ class SimStream(asyncio.Transport):
         if self._write_paused:
             self._write_paused = False
             self._soon(self.get_protocol().resume_writing)
-        weather.note(self.host, self._peer_host, data)
+        weather.note(self._way, data)
         peer.arrive(data)
         self._pump()
 
@@ -310,10 +320,10 @@ class SimStream(asyncio.Transport):
             if self.owner is not None and self.owner.is_paused:
                 self._soon(self._drain_inbox)
             else:
-                self._context.copy().run(self._drain_inbox)
+                self._context.run(self._drain_inbox)
 
     def _soon(self, action: Callable[..., object], *values: Any) -> None:
-        self._weather.loop.call_soon(action, *values, context=self._context.copy())
+        self._weather.loop.call_soon(action, *values, context=self._context)
 
     def _drain_inbox(self) -> None:
         while self._inbox and self._reading and not self._ended and self._protocol is not None:
