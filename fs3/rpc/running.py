@@ -117,6 +117,8 @@ class HandlerRun:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._coroutine.close()  # cancelled before its first step as a task: nobody else would
         self._on_end()
+        # they hold the call, which holds this run: without the circle both go now, without the collector
+        del self._on_reply, self._on_error, self._on_end
 
 
 def _drop(reply: Reply[Any]) -> None:

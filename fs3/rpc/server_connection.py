@@ -312,7 +312,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _step(self, call: SmallCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run a handler up to its first wait; if there is one, the call is under way until it ends."""
-        call.run = run = HandlerRun(
+        run = HandlerRun(
             call.row,
             coroutine,
             call.deadline_s,
@@ -321,6 +321,7 @@ class ServerConnection(asyncio.Protocol):
             partial(self._fail, call),
         )
         if not run.step(self._server.scope, partial(self._ended, call)):
+            call.run = run
             self._calls[call.number] = call
             self._counters.in_flight += 1
             self._payload_bytes += call.payload.nbytes if call.payload is not None else 0

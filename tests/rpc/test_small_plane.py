@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -29,6 +30,7 @@ from fs3.rpc.bulk_client import BulkClient
 from fs3.rpc.bulk_server import BulkServer
 from fs3.rpc.framing import Kind, encode_frame
 from fs3.rpc.network import SystemNetwork
+from fs3.rpc.running import HandlerRun
 from fs3.rpc.service import Call, FileRegion, Reply, Routes
 from fs3.rpc.settings import ClientSettings, ServerSettings
 from tests.rpc.world import (
@@ -109,6 +111,26 @@ async def test_handler_that_waits_and_one_that_does_not() -> None:
         gate.set()
         assert (await slow).number == 1
         await until(lambda: server.counters.in_flight == 0)
+
+
+async def test_a_call_that_has_ended_leaves_nothing_to_the_collector() -> None:
+    async def wait(call: Call, ask: Ask) -> Tell:
+        for _ in range(ask.number):
+            await asyncio.sleep(0)
+        return Tell()
+
+    routes = Routes()
+    routes.add(WAIT, wait)
+    async with serving(routes) as (server, where), calling() as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for waits in (0, 3):
+                await client.call(where, WAIT, Ask("", waits), timeout_s=5)
+            await until(lambda: server.counters.in_flight == 0)
+            assert not [found for found in gc.get_objects() if isinstance(found, HandlerRun)]
+        finally:
+            gc.enable()
 
 
 async def test_errors_of_handlers_are_raised_at_the_caller() -> None:
