@@ -153,6 +153,7 @@ MEMBERS = (
             ),
         ),
         (f"{CLOCK_TESTS}::test_a_clock_that_stands_still_fences_its_node",),
+        seeds=4,
     ),
 )
 """Each with the test that goes straight to it."""

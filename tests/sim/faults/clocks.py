@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+from fs3.member.cluster_offset import ClusterOffset
+from fs3.member.timing import TIMING
 
 from .family import Family
 
 FENCED_WITHIN_S = 10.0
 LOSS_S = (0.3, 5.0)
 """More than the 100 ms that fence a node, and what a delay may hide of them."""
+CERTAIN_S = TIMING.clock_loss_s + 0.2
+"""A loss of which the primary's answers prove as much is noticed: the rest is for the rates of clocks."""
 
 
 class WallClocks(Family):
@@ -61,6 +67,25 @@ class Pauses(Family):
                 process.resume()
 
 
+class Proof:
+    """How much of a loss the primary's answers prove, counted apart from the node."""
+
+    def __init__(self, offset: ClusterOffset) -> None:
+        """From the last answer before this moment on."""
+        self.lost_s = 0.0
+        told, before, term_before = offset.lost_s, offset._lost._last, offset._lost._run
+        rates = (1 + TIMING.clock_rate_error) / (1 - TIMING.clock_rate_error)
+
+        def seen(term: int, cluster_ms: int, sent_s: float, received_s: float) -> float:
+            if before is not None and term == term_before:
+                passed_s = (cluster_ms - before.other_ms - 1) / 1000
+                self.lost_s = max(self.lost_s, passed_s - (received_s - before.sent_s) * rates)
+            return told(term, cluster_ms, sent_s, received_s)
+
+        watched: Any = offset
+        watched.lost_s = seen
+
+
 class LostTime(Family):
     """A storage node's clock loses time: it must notice, fence itself and enter as a new generation.
 
@@ -82,12 +107,16 @@ class LostTime(Family):
         self.struck("machine frozen" if is_frozen else "clock lost time")
         world.net.seclude(host, "mgmtd", "storage")
         world.may_fence[host] = None
+        agent = world.storages[host].agent
+        proof = Proof(agent._offset) if agent is not None else None
         goes_on_s = world.loop.time() + lost_s
         world.clock(host).stand_still(lost_s)
         if is_frozen:
             await self._pause(host, lost_s)
         is_fenced = await self.until(lambda: host in world.fenced, FENCED_WITHIN_S)
         self.struck("fenced" if is_fenced else "not fenced in time")
+        if not is_fenced and proof is not None and proof.lost_s > CERTAIN_S:
+            world.failures.append(f"{host}: by the primary's answers its clock lost {proof.lost_s:.3f} s")
         world.crash(host)
         world.net.readmit(host)
         await asyncio.sleep(max(0.0, goes_on_s - world.loop.time()))  # else the next run loses the rest
