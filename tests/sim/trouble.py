@@ -44,7 +44,7 @@ FAMILIES: tuple[type[Source], ...] = (
 
 KINDS: tuple[str, ...] = tuple(kind for family in FAMILIES for kind in family.kinds)
 """All that can befall a world here, by the names under which it is counted."""
-LASTS_S = (40.0, 90.0)
+LASTS_S = (30.0, 60.0)
 """Work that is not done by then is done without further trouble: else some seeds would not end for hours."""
 
 

@@ -13,6 +13,8 @@ from .family import Family
 STEPS_MAX = 12
 """A crash that is to meet a disk at work strikes at one of its next so many writes and syncs."""
 STEP_PATIENCE_S = 2.0
+CLIENTS_DIE_S = 10.0
+"""None is killed later: what it leaves goes after a minute, which is better spent under faults."""
 
 
 class StorageNodes(Family):
@@ -148,7 +150,8 @@ class Clients(Family):
 
     async def run(self) -> None:
         world, count = self.world, 0
-        while await self.quiet(1, 12):
+        last_s = world.loop.time() + CLIENTS_DIE_S
+        while await self.quiet(0.2, 5) and world.loop.time() < last_s:
             count += 1
             host = f"victim{count}"
             process = world.processes[host] = SimProcess(host)
