@@ -28,6 +28,7 @@ from fs3.wire.storage import (
 
 from .effects import EpochRaise, Forward, PassOn, SessionEnd
 from .engine.store import ChunkStore
+from .held import HeldBytes
 from .lanes import READS, Lanes
 from .membership import Membership
 from .sums import check_payload
@@ -63,7 +64,21 @@ class Forwarder:
         self._resends = asyncio.Semaphore(RESENDS_MAX)
 
     async def send(self, chain: ChainId, effect: Forward) -> UpdateResponse:
-        """One attempt. Raises what the successor answered; Unavailable, MaybeApplied; PendingCorrupt."""
+        """One attempt, in a task of its own. Raises what the successor answered; Unavailable, MaybeApplied;
+        PendingCorrupt."""
+        held, task = effect.payload, asyncio.current_task()
+        if not isinstance(held, HeldBytes):
+            return await self._send(chain, effect)
+        assert task is not None
+        held.sending(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
+        try:
+            return await self._send(chain, effect)
+        except asyncio.CancelledError:
+            if held.is_answered:
+                raise Unavailable("the request was answered before its successor") from None
+            raise
+
+    async def _send(self, chain: ChainId, effect: Forward) -> UpdateResponse:
         if effect.payload is not None and not effect.whole:
             return await self._call(chain, effect, effect.update, effect.payload.view)
         if not effect.whole and effect.update.kind in (UpdateKind.TRUNCATE, UpdateKind.REMOVE):
@@ -96,14 +111,15 @@ class Forwarder:
 
     def send_here(self, chain: ChainId, effect: Forward) -> UpdateResponse:
         """The first attempt, in the thread that has the bytes. Raises as ``send``."""
-        assert self._blocking is not None and effect.payload is not None, effect
-        view = effect.payload.view
+        held = effect.payload
+        assert self._blocking is not None and isinstance(held, HeldBytes), effect
         return self._blocking.call_blocking(
             self._address(effect.member.target),
             UPDATE,
             self._request(chain, effect, effect.update),
             timeout_s=FORWARD_TIMEOUT_S,
-            payload=(view,),
+            payload=(held.view,),
+            begun=held.sending,
         )
 
     async def _call(

@@ -61,25 +61,29 @@ class HopWork(Protocol):
         ...
 
 
+Message = Outcome | tuple[int, Forward] | str
+
+
 class Hop(HeldBytes):
     """The mailbox of the thread, and the bytes that it received."""
 
     def __init__(self, view: memoryview) -> None:
         super().__init__(view, lambda: self._mail.put("unused"))
-        self._mail: queue.SimpleQueue[Outcome | Forward | str] = queue.SimpleQueue()  # one of each at most
+        self._mail: queue.SimpleQueue[Message] = queue.SimpleQueue()  # one of each, a forward a chain version
 
     def lead(self) -> None:
         """From any thread: it is this thread's turn to lead a group."""
         self._mail.put("lead")
 
     def forward(self, effect: Forward) -> None:
-        """From any thread: its bytes are to be sent on."""
+        """From any thread: its bytes are to be sent on, and not where they may be on their way to."""
         self.use()
-        self._mail.put(effect)
+        self._mail.put((self.supersede(), effect))
 
     def settle(self, outcome: Outcome) -> None:
         """From any thread: the request is answered."""
         self._mail.put(outcome)
+        self.answered()
 
     def run(self, work: HopWork, peer_has_gone: Callable[[], bool]) -> Done:
         """In the thread: do what comes, until there is an answer and nobody uses the bytes any more.
@@ -96,10 +100,11 @@ class Hop(HeldBytes):
                     outcome = Outcome(None, Unavailable("the caller has gone"))
                     work.give_up(self)
                 continue
-            if isinstance(message, Outcome):
+            if isinstance(message, Outcome):  # a tuple as well
                 outcome = outcome or message
-            elif isinstance(message, Forward):
-                work.forward_here(message)
+            elif isinstance(message, tuple):
+                self._send, effect = message
+                work.forward_here(effect)
             elif message == "lead":
                 work.lead_group()
         if outcome.error is not None:

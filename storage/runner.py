@@ -183,7 +183,7 @@ class TargetRunner:
             raise
         finally:
             if held is not None:
-                await held.until_unused()
+                await held.until_unused(is_answered=not future.cancelled())
 
     def ask_here(
         self, request: Callable[[Ticket, float], list[Effect]], hop: Hop, peer_has_gone: Callable[[], bool]

@@ -156,10 +156,13 @@ class BulkClient:
         payload: Sequence[Buffer] = (),
         sink: Sink | None = None,
         request_id: int = 0,
+        begun: Callable[[Callable[[], object]], None] | None = None,
     ) -> R:
-        """The same in the calling thread, without the event loop. Not on the loop's own thread."""
+        """See ``service.BlockingCaller.call_blocking``. Not on the loop's own thread."""
         deadline_s = self._now_s() + timeout_s
         attempt = Attempt(address, method, request, payload, sink, deadline_s, request_id)
+        if begun is not None:
+            begun(attempt.abandon)
         mine = self._permits_of(address)
         if not mine.take_now():
             mine.take_blocking(timeout_s)

@@ -189,8 +189,13 @@ class BlockingCaller(Protocol):
         payload: Sequence[Buffer] = (),
         sink: Sink | None = None,
         request_id: int = 0,
+        begun: Callable[[Callable[[], object]], None] | None = None,
     ) -> R:
-        """As ``Caller.call``, in the calling thread, which is not the event loop's."""
+        """As ``Caller.call``, in the calling thread, which is not the event loop's.
+
+        ``begun`` is called before anything is sent, with what gives the call up, from any thread: then it
+        ends soon, with Unavailable or MaybeApplied.
+        """
         ...
 
 

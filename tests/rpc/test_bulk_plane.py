@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import queue
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -279,6 +280,31 @@ async def test_server_without_bulk_plane_answers_on_the_small_one() -> None:
             partial(caller.call_blocking, where, FETCH, Ask(), timeout_s=5, sink=Into(MIB))
         )
         assert server.counters.connections == 1
+
+
+@pytest.mark.parametrize("has_bulk", [True, False], ids=["bulk", "over the loop"])
+async def test_a_blocking_call_is_given_up_from_another_thread(has_bulk: bool) -> None:
+    reached = asyncio.Event()
+    give_ups: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()  # one
+
+    async def wait(call: Call, ask: Ask) -> Tell:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    routes = Routes()
+    routes.add(WAIT, wait)
+    async with _pair(routes) as (_, _, with_bulk, _, where), calling() as without:
+        caller = with_bulk if has_bulk else without
+        call = partial(caller.call_blocking, where, WAIT, Ask(), timeout_s=60, begun=give_ups.put)
+        waiting = asyncio.ensure_future(asyncio.to_thread(call))
+        await reached.wait()
+        give_up = give_ups.get()
+        give_up()
+        with pytest.raises(MaybeApplied):
+            await waiting
+        give_up()  # it is over: nothing happens
+        await asyncio.sleep(0)
 
 
 async def test_cancelled_call_cancels_its_handler() -> None:

@@ -134,6 +134,28 @@ async def test_a_successor_that_dies_in_the_middle_of_a_forward(tmp_path: Path) 
         await user.close()
 
 
+@pytest.mark.parametrize("size_bytes", [4096, 100_000], ids=["on the loop", "in a thread"])
+async def test_an_answer_does_not_wait_for_a_successor_that_has_left(tmp_path: Path, size_bytes: int) -> None:
+    """It hangs and leaves the chain; the update is committed without it, and the writer learns of it."""
+    async with storage_cluster(tmp_path) as cluster:
+        user = User(cluster)
+        await user.present()
+        store: Any = target(cluster, 2).store
+        store.stage = gate = Gate(store.stage)
+        data = os.urandom(size_bytes)
+        waits = asyncio.ensure_future(user.send(user.request(data, 5), data, timeout_s=20))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        cluster.publish([1, 3])
+        async with asyncio.timeout(4):  # a forward alone may last 5 s
+            await waits
+        assert not gate.opened.is_set()
+        gate.opened.set()
+        for at in (1, 3):
+            assert await user.read(5, 0, MIB, at=at, bulk=True) == data
+        await user.close()
+        await until(lambda: buffers_taken(cluster) == [0, 0, 0])
+
+
 async def test_a_deadline_ends_a_request_whose_group_is_slow_and_keeps_its_bytes(tmp_path: Path) -> None:
     async with storage_cluster(tmp_path) as cluster:
         user = User(cluster)
