@@ -19,7 +19,7 @@ from ..rng import Rng
 from ..routing import NodeKind, RoutingInfo
 from ..rpc.service import Caller
 from ..tasks import TaskScope
-from ..wire.mgmtd import GET_ROUTING, GetRoutingRequest, GetRoutingResponse
+from ..wire.mgmtd import GET_ROUTING, NOTHING_NEWER, GetRoutingRequest, GetRoutingResponse
 
 ANSWER_TIMEOUT_S = 0.5
 """Longest wait for one answer of a mgmtd, beyond what it was asked to wait."""
@@ -162,8 +162,8 @@ class PrimarySearch:
 
     async def _ask(self, address: str, tell_s: float, timeout_s: float) -> GetRoutingResponse | Fs3Error:
         """Whether it is primary; a standby says so after ``tell_s``, or when it knows of another one."""
-        request = GetRoutingRequest(  # no routing is newer: only who answers
-            known_version=1 << 62, wait_ms=int(tell_s * 1000), lost_address=self._lost
+        request = GetRoutingRequest(
+            known_version=NOTHING_NEWER, wait_ms=int(tell_s * 1000), lost_address=self._lost
         )
         try:
             wait_s = min(tell_s + ANSWER_TIMEOUT_S, timeout_s)

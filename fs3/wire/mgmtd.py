@@ -35,6 +35,10 @@ class TargetReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Steps of the copying to its SYNCING successor so far: grows while that goes on."""
 
 
+NOTHING_NEWER = 1 << 62
+"""As ``known_version``: only who is primary is asked."""
+
+
 class GetRoutingRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Fetch routing newer than ``known_version``; waits up to ``wait_ms`` for it (that is the push).
 

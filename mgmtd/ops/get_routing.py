@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 
 from fs3.errors import Unavailable
 from fs3.rpc.service import Call
-from fs3.wire.mgmtd import GetRoutingRequest, GetRoutingResponse
+from fs3.wire.mgmtd import NOTHING_NEWER, GetRoutingRequest, GetRoutingResponse
 
 from ..services import Services
 from ..term import Term
@@ -21,6 +21,8 @@ def get_routing(
     """The answer now if there is something newer, or nothing to wait for."""
     answer = _answer(services, request.known_version)
     if answer.delta is not None or request.wait_ms <= 0:
+        return answer
+    if answer.is_primary and request.known_version == NOTHING_NEWER:
         return answer
     if answer.is_primary:
         return _wait(services, services.acting_term().changed, request)

@@ -209,10 +209,13 @@ def test_a_standby_tells_of_its_take_over_those_who_look_for_a_primary() -> None
         await world.start_mgmtd(2)
         components = world.nodes[11].agent.components
         asked: list[str] = []
+        is_cut = False
 
         class Counting:
             async def call(self, address: str, method: Any, request: Any, **options: Any) -> Any:
                 asked.append(address)
+                if is_cut:
+                    raise Unavailable(f"cannot connect to {address}")
                 return await components.caller.call(address, method, request, **options)
 
         search = PrimarySearch(Counting(), ("m1:9000", "m2:9000"), components.clock, derived_rng(1, "search"))
@@ -232,6 +235,15 @@ def test_a_standby_tells_of_its_take_over_those_who_look_for_a_primary() -> None
         await looking
         assert world.loop.time() - took_over_s < 0.05
         assert took_over_s - began_s > 2.0 and len(asked) < 16, asked
+
+        late = PrimarySearch(Counting(), ("m1:9000", "m2:9000"), components.clock, derived_rng(1, "late"))
+        is_cut = True
+        with pytest.raises(Unavailable):
+            await late.find(1.0, waits=True)
+        is_cut = False
+        began_s = world.loop.time()
+        assert await late.find(2.0, waits=True) == "m2:9000"  # is asked to wait for one, and is it
+        assert world.loop.time() - began_s < 0.5
 
     run_world(scenario)
 
