@@ -158,19 +158,23 @@ class BadBlocks(Family):
 
     async def _put_back(self, host: str) -> bool:
         """An operator restarts a node whose target went offline for a bad block of a pending version."""
-        targets = self.world.storages[host].targets
-        if targets is None or not targets.health()["offline"] or self.world.disks[host].failure is not None:
+        if not self._is_offline(host) or self.world.disks[host].failure is not None:
             return False
         self.struck("restarted for a bad pending version")
         await self.restart(host)
         return True
+
+    def _is_offline(self, host: str) -> bool:
+        """Whether a target there is out of use."""
+        targets = self.world.storages[host].targets
+        return targets is not None and bool(targets.health()["offline"])
 
     def _is_bad(self, host: str) -> bool:
         """Whether anything there still fails its sum: the node itself has to find and to mend it."""
         if host not in self.world.processes:
             return True
         targets = self.world.storages[host].targets
-        return any(
+        return self._is_offline(host) or any(
             runner.store.verify_chunk(chunk)
             for runner in (targets.online() if targets is not None else ())
             for chunk, _ in runner.store.list_chunks(limit=1_000)
