@@ -46,9 +46,11 @@ PATIENCE_S = 120.0
 SCRUBBED_CHUNKS = 256
 READERS = {
     "read 1 MiB": ("read", "/read", "--count", "256", "--size", str(MIB), "--depth", "16"),
-    "random 4 KiB": ("random_batch", "/read", "--count", "16384", "--depth", "1"),
+    "4 KiB in batches": ("random_batch", "/read", "--count", "16384", "--depth", "1"),
+    "4 KiB one by one": ("random_single", "/read", "--count", "2000"),
 }
-"""What a client does again and again: bytes that the throttle sees, and calls that move few."""
+"""What a client does again and again: bytes that the throttle sees, calls that move few, and a load so low
+that the throttle leaves the copying nearly all of its rate."""
 WINDOW_S = 4.0
 LEAVING_S = 6.0
 """A node that is killed is left out, and its peers' clients have found their way, well within this."""
