@@ -10,7 +10,7 @@ import pytest
 from fs3.identity.key_file import system_nonce
 from fs3.rpc.bulk_client import BulkClient
 from fs3.rpc.bulk_server import BulkServer
-from fs3.rpc.network import SystemNetwork, refuse_itself
+from fs3.rpc.network import RETRANSMIT_MS_MAX, TCP_RTO_MAX_MS, SystemNetwork, refuse_itself
 from fs3.rpc.service import Call, Reply, Routes
 
 from .world import FETCH, NODE, Ask, Into, Tell, calling, serving
@@ -36,6 +36,14 @@ class Watched(SystemNetwork):
         return made
 
 
+def longest_pause_ms(sock: socket.socket) -> int:
+    """Between two retransmissions; as it should be where the kernel cannot say."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS)
+    except OSError:
+        return RETRANSMIT_MS_MAX
+
+
 async def test_connections_within_a_host_are_not_paced_at_either_end() -> None:
     """Answers leave the server's end, payloads the client's."""
 
@@ -52,6 +60,9 @@ async def test_connections_within_a_host_are_not_paced_at_either_end() -> None:
     assert len(network.kept) >= 5  # two ends of two connections, one of them twice
     for sock in network.kept:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert (
+            longest_pause_ms(sock) == RETRANSMIT_MS_MAX
+        )  # a link that was cut is used again within a second
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
         sock.close()
