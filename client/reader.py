@@ -9,7 +9,8 @@ StaleRouting                       fetch routing, then again (within 100 ms)
 Unavailable, MaybeApplied, Busy…   another replica, at once; after all of them failed: a pause, routing
 wrong sum on arrival               once more of the same replica, which compares its bytes first; what the
                                    way did is mended so, what the disk did it answers as CorruptData
-CorruptData                        another replica; every replica at most twice, then it is the answer
+CorruptData                        another replica, which has been mended meanwhile if it is the same one;
+                                   after some tries of every replica it is the answer
 CapabilityExpired                  present it again, same replica; in vain: as StaleFile
 StaleFile                          the caller re-reads the inode
 =================================  ====================================================================
@@ -58,6 +59,8 @@ FIRST_PAUSE_S = 0.01
 PAUSE_MAX_S = 0.1
 CORRUPT_TRIES = 2
 """Times that one replica may give wrong bytes: the second time it has compared them with their sums."""
+CORRUPT_TRIES_MIN = 8
+"""Of all replicas together: a replica that serves alone fetches right bytes from others within moments."""
 DOUBTS_MAX = 1024
 """Chunks that ``Reader.doubt`` remembers; who reads beyond that finds out again."""
 REFUSED_TRIES = 4
@@ -414,7 +417,7 @@ class Reader:
         else:
             piece.doubted = ""
             self.counters.corrupt_pieces += 1
-        if piece.corrupt_count >= CORRUPT_TRIES * len(self._serving(piece.chain)):
+        if piece.corrupt_count >= max(CORRUPT_TRIES_MIN, CORRUPT_TRIES * len(self._serving(piece.chain))):
             raise error
 
     def doubt(self, batch: FileBatch, sink: ReadSink[OpenFile]) -> None:

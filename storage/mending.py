@@ -2,8 +2,10 @@
 
 The index keeps the sums of every block under sums of its own, so bytes from anywhere are right exactly if
 they match the stored ones (design 4.2, 4.7): a chunk is put together from the blocks that are right here
-and those that are right elsewhere, so that two members with different bad blocks mend each other. Only where
-two members differ *under their own sums* the predecessor's version is taken, sums and all (design 4.3).
+and those that are right elsewhere, so that two members with different bad blocks mend each other. For the
+same reason a member that does not serve may help: it was left out, and has most blocks as they still are.
+Only where two members differ *under their own sums* the predecessor's version is taken, sums and all (design
+4.3).
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from typing import Any
 from crc32c import crc32c
 
 from fs3.errors import Busy, CorruptData, Fs3Error, Unavailable
-from fs3.ids import ChainId, ChunkId, ClientSessionId
-from fs3.routing import ChainInfo, Member
+from fs3.ids import ChainId, ChunkId, ClientSessionId, TargetId
+from fs3.routing import ChainInfo, Member, TargetState
 from fs3.rpc.buffers import aligned_payload
 from fs3.rpc.service import Caller
 from fs3.wire.chunk import SUM_BLOCK_BYTES, Update, VersionInfo
@@ -28,6 +30,7 @@ from .engine.store import ChunkStore
 from .lanes import READS, Lanes
 from .membership import Membership
 
+SERVING, SYNCING, WAITING = TargetState.SERVING, TargetState.SYNCING, TargetState.WAITING
 FETCH_TIMEOUT_S = 5.0
 NO_SESSION = ClientSessionId(0)
 
@@ -69,8 +72,8 @@ class Mender:
         self._one = asyncio.Lock()
 
     async def repair(self, chain: ChainId, chunk: ChunkId) -> bool:
-        """Fetch what is wrong of a chunk's versions from the other serving members. False: nothing is wrong,
-        or no member has the right bytes, or the chunk has changed meanwhile. DiskFailed, FsError ENOSPC."""
+        """Fetch what is wrong of a chunk's versions from the other members. False: nothing is wrong, or none
+        of them has the right bytes, or the chunk has changed meanwhile. DiskFailed, FsError ENOSPC."""
         async with self._one:
             info = self._membership.routing.chains.get(chain)
             if info is None:
@@ -91,9 +94,7 @@ class Mender:
         bad = await self._lanes.run(READS, partial(self._read_own, chunk, version, view))
         if not bad:
             return False
-        for member in info.serving:
-            if member.target == self._store.target:
-                continue
+        for member in _who_may_help(info, self._store.target):
             fetched = await self._fetch(info, member, chunk, version, is_pending=is_pending)
             if fetched is not None:
                 bad = _take_right(bad, view, fetched, version)
@@ -122,7 +123,7 @@ class Mender:
     async def _fetch(
         self, info: ChainInfo, member: Member, chunk: ChunkId, version: VersionInfo, *, is_pending: bool
     ) -> memoryview | None:
-        """A member's bytes, right or not; None: it does not answer, or not with as many."""
+        """A member's bytes, right or not, and maybe fewer; None: it does not answer, or has none."""
         address = self._membership.routing.address_of(member.target)
         if address is None:
             return None
@@ -132,14 +133,16 @@ class Mender:
             await self._caller.call(
                 address,
                 READ,
-                ReadRequest(session=NO_SESSION, items=(item,), relaxed=True, pending=is_pending),
+                ReadRequest(
+                    session=NO_SESSION, items=(item,), relaxed=True, pending=is_pending, by_sums=True
+                ),
                 timeout_s=FETCH_TIMEOUT_S,
                 sink=sink,
                 bulk=version.length_bytes > 64 * 1024,
             )
         except Fs3Error:
             return None  # another member is asked
-        return sink.view[: sink.length_bytes] if sink.length_bytes == version.length_bytes else None
+        return sink.view[: sink.length_bytes] if sink.length_bytes else None
 
     async def take(self, update: Update, view: memoryview) -> None:
         """Take the predecessor's bytes of a version that is committed here under the same identity.
@@ -158,13 +161,23 @@ def _block(view: memoryview, number: int) -> memoryview:
     return view[number * SUM_BLOCK_BYTES : (number + 1) * SUM_BLOCK_BYTES]
 
 
+def _who_may_help(info: ChainInfo, own: TargetId) -> list[Member]:
+    """The members to be asked for right bytes: those that serve, then those that are to be copied to."""
+    return [
+        member
+        for states in ((SERVING,), (SYNCING, WAITING))
+        for member in info.members
+        if member.state in states and member.target != own
+    ]
+
+
 def _take_right(bad: list[int], view: memoryview, fetched: memoryview, version: VersionInfo) -> list[int]:
     """Copy those of the bad blocks that are right in ``fetched``; the numbers of those that still are not."""
     left = []
     for number in bad:
-        block = _block(fetched, number)
-        if crc32c(block) == version.sums[number]:
-            _block(view, number)[:] = block
+        block, own = _block(fetched, number), _block(view, number)
+        if len(block) == len(own) and crc32c(block) == version.sums[number]:
+            own[:] = block
         else:
             left.append(number)
     return left

@@ -69,8 +69,11 @@ class ReadBatch:
             else:
                 chains[item.chain, item.chain_version] = runner
                 self.choices.append(self._choose(runner, item))
+        any_member = self._request.by_sums and self._peer.role == "node"
         for (chain, version), runner in chains.items():
-            if (problem := runner.replica.gate.read_problem(version)) is not None:
+            gate = runner.replica.gate
+            problem = gate.problem(version) if any_member else gate.read_problem(version)
+            if problem is not None:
                 self._refuse(chain, version, problem)
 
     def _refusal(self, item: ReadItem) -> Fs3Error | None:

@@ -66,6 +66,9 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     pending: bool = False
     """Of nodes only: take the replica's pending version, if it has one. Another member's own fails its sums;
     it takes nothing but bytes that match those (design 4.7)."""
+    by_sums: bool = False
+    """Of nodes only: answer also where this member does not serve, with what it has: the asker takes nothing
+    but bytes that match the sums that it knows (design 4.7)."""
 
 
 class ReadResult(msgspec.Struct, frozen=True, array_like=True):

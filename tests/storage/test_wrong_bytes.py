@@ -24,12 +24,12 @@ from fs3.client.session import Session
 from fs3.client.settings import ClientSettings, Components
 from fs3.client.thread_reads import read_here
 from fs3.clock import SystemClock
-from fs3.errors import CorruptData
+from fs3.errors import CorruptData, StaleRouting
 from fs3.identity.key_file import system_nonce
 from fs3.ids import ChunkId
 from fs3.layout import Layout
 from fs3.rng import Rng
-from fs3.routing import RoutingInfo
+from fs3.routing import RoutingInfo, TargetState
 from fs3.rpc.network import SystemNetwork
 from fs3.rpc.thread_calls import ThreadCaller
 from fs3.tasks import TaskScope
@@ -176,6 +176,29 @@ async def test_a_reader_gets_right_bytes_and_the_replica_gets_them_back(
         client.read_from(number)
         await client.pread(0, MIB)
         assert counters.wrong_sums == 1
+
+
+async def test_the_only_member_that_serves_gets_a_block_back_from_one_that_does_not(tmp_path: Path) -> None:
+    """It was left out and has other bytes elsewhere, but this block as it still is: its sum says so."""
+    async with reading(tmp_path) as client:
+        cluster = client.cluster
+        cluster.publish(states={2: TargetState.WAITING, 3: TargetState.WAITING})
+        changed = os.urandom(100)
+        await client.user.write(changed, offset=5 * SUM_BLOCK_BYTES)
+        flip(cluster, 1, 2 * SUM_BLOCK_BYTES)
+        flip(cluster, 2, 2 * SUM_BLOCK_BYTES)  # so that the third has to be asked
+        client.read_from(1)
+        await client.pread(0, 5 * SUM_BLOCK_BYTES)
+        store = cluster.servers[1].target.store
+        await until(lambda: not store.verify_chunk(CHUNK))
+        assert await client.user.read(0, 5 * SUM_BLOCK_BYTES, 100, at=1) == changed
+
+
+async def test_a_client_gets_nothing_of_a_member_that_does_not_serve(tmp_path: Path) -> None:
+    async with reading(tmp_path) as client:
+        client.cluster.publish(states={3: TargetState.WAITING})
+        sink = await client.user.read_items([client.user.item(0, 0, 100)], at=3, by_sums=True)
+        assert [result.code for result in sink.results if result] == [StaleRouting.code]
 
 
 async def test_a_block_that_was_right_before_is_compared_again(tmp_path: Path) -> None:
