@@ -243,10 +243,15 @@ class World(Allowed):
         self._dead.append((process, door[0] if door is not None else None))
 
     async def stop(self, host: str) -> None:
-        """Stop a host's server in order, as a supervisor does: it may say goodbye."""
+        """Stop a host's server in order, as a supervisor does: it may say goodbye. If its disk is too slow
+        for that, it is killed."""
         process = self.processes[host]
         servers: dict[str, Server] = {**self.mgmtds, **self.metas, **self.storages}
-        await asyncio.wait([process.start(self.scope, servers[host].stop())])
+        stopping = process.start(self.scope, servers[host].stop())
+        await asyncio.wait([stopping])
+        error = None if stopping.cancelled() else stopping.exception()
+        if error is not None and host not in self.disk_delay_s:
+            raise AssertionError(f"{host} does not stop") from error
         self.crash(host)
 
     async def _bury(self) -> None:
