@@ -12,7 +12,7 @@ ALIVE      heard within the last periods
 SUSPECTED  evidence against it that no beacon has cleared: no new grant
 SILENT     nothing heard for some periods: not yet a verdict
 DEAD       suspected and its grant is over; or silent for 5 s and its grant is over; or one of
-           its chains has had no lease of either kind for 3 s by its own beacons
+           its chains has had no lease of either kind for 3 s by its own beacons, which were heard
 =========  ==============================================================================
 
 A primary that hears none of several nodes is more likely cut off itself than alone alive: it finds nobody
@@ -89,6 +89,8 @@ class Life:
     """What it is suspected for was an answer (refused, reset), not the lack of one."""
     evidence: list[Evidence] = field(default_factory=list)
     no_lease_since_s: float | None = None
+    attended_s: float | None = None
+    """Since when beacons of it have come without a long gap: before that nobody granted it anything."""
     routing_version: int = 0
     clock_ms: int = 0
     unreachable: tuple[NodeId, ...] = ()
@@ -164,6 +166,8 @@ class Liveness:
         self._hear(now_s)
         if nonce == NO_NONCE or nonce != life.nonce:
             return Hearing.NONCE
+        if life.attended_s is None or now_s - life.heard_s > SILENT_PERIODS * self._timing.beacon_s:
+            life.attended_s = now_s
         life.heard_s = now_s
         life.suspected_since_s = None  # the nonce was changed with the evidence: this is newer
         life.routing_version = max(life.routing_version, beacon.routing_version)
@@ -177,11 +181,12 @@ class Liveness:
         return Hearing.COUNTED
 
     def _note_lack(self, life: Life, lacking_s: float, now_s: float) -> None:
-        """How long, by its own word, one of its chains has had no lease."""
+        """How long, by its own word, one of its chains has had no lease; while it was heard."""
+        since_s = max(now_s - lacking_s, life.attended_s if life.attended_s is not None else now_s)
         if lacking_s <= 0:
             life.no_lease_since_s = None
-        elif life.no_lease_since_s is None or now_s - lacking_s < life.no_lease_since_s:
-            life.no_lease_since_s = now_s - lacking_s
+        elif life.no_lease_since_s is None or since_s < life.no_lease_since_s:
+            life.no_lease_since_s = since_s
 
     def on_evidence(
         self,

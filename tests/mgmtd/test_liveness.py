@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 
+import msgspec
+
 from fs3.ids import Generation, NodeId
 from fs3.member.beacon import Beacon
 from fs3.member.timing import TIMING
@@ -22,9 +24,12 @@ def alive(at_s: float) -> Liveness:
     return found
 
 
-def beacon(found: Liveness, sequence: int, at_s: float, nonce: bytes | None = None) -> Hearing:
+def beacon(
+    found: Liveness, sequence: int, at_s: float, nonce: bytes | None = None, lacking_s: float = 0.0
+) -> Hearing:
     """A beacon with the nonce that the node was last given, or with an older one."""
-    return found.on_beacon(NODE, RUN, sequence, nonce or found.lives[NODE].nonce, BEACON, at_s)
+    body = msgspec.structs.replace(BEACON, no_lease_ms=int(lacking_s * 1000))
+    return found.on_beacon(NODE, RUN, sequence, nonce or found.lives[NODE].nonce, body, at_s)
 
 
 def test_a_suspected_node_is_granted_nothing_until_a_newer_beacon() -> None:
@@ -44,6 +49,26 @@ def test_evidence_ends_no_lease() -> None:
     found.on_evidence(NODE, RUN, "refused", 10.1)
     assert found.verdict(NODE, 11.5, 11.4) is Verdict.SUSPECTED
     assert found.verdict(NODE, 11.5, 11.5) is Verdict.DEAD
+
+
+def test_a_node_fails_that_is_heard_and_has_no_lease_for_long() -> None:
+    found = alive(10.0)
+    for at in range(1, 8):
+        beacon(found, 1 + at, 10.0 + at / 2, lacking_s=at / 2)
+    assert found.verdict(NODE, 99.0, 13.5) is Verdict.DEAD
+    beacon(found, 9, 13.6)
+    assert found.verdict(NODE, 99.0, 13.6) is Verdict.ALIVE
+
+
+def test_a_lack_of_before_it_was_heard_is_not_the_nodes() -> None:
+    """There was no primary who could have granted anything, or the node stood still."""
+    for found, since_s in ((alive(10.0), 10.0), (alive(2.0), 10.0)):
+        beacon(found, 2, 10.0, lacking_s=4.0)
+        assert found.verdict(NODE, 99.0, 10.0) is Verdict.ALIVE
+        for at in range(1, 7):
+            beacon(found, 2 + at, 10.0 + at / 2, lacking_s=4.0 + at / 2)
+        assert found.verdict(NODE, 99.0, since_s + TIMING.no_lease_s) is Verdict.ALIVE
+        assert found.verdict(NODE, 99.0, since_s + TIMING.no_lease_s + 0.1) is Verdict.DEAD
 
 
 def test_evidence_of_an_earlier_run_is_none() -> None:
