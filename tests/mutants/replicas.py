@@ -310,7 +310,7 @@ REPLICAS = (
         "4.9",
         (Edit("storage/epochs.py", "if standing.successor is None:", "if True:"),),
         (f"{STEPS}::test_an_epoch_waits_for_what_was_numbered_and_stops_the_rest",),
-        seeds=4,
+        seeds=8,
     ),
     Mistake(
         "an ended session is not refused",
