@@ -45,7 +45,7 @@ def tasks_of(mistakes: Sequence[Mistake], first: int, seeds: int | None) -> list
 
 
 def run_all(tasks: Sequence[Task], jobs: int) -> list[tuple[str | None, Job, Result]]:
-    """In as many processes as there are cores; tells of each as it ends."""
+    """In as many processes as there are cores; tells of each as it ends. In the order of the tasks."""
     found: list[tuple[str | None, Job, Result]] = []
     with ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[Result], Task] = {
@@ -59,7 +59,8 @@ def run_all(tasks: Sequence[Task], jobs: int) -> list[tuple[str | None, Job, Res
             click.echo(
                 f"{len(found):4}/{len(tasks)} {what:6} {result.took_s:6.1f} s  {who}: {job.label[:80]}"
             )
-    return found
+    order = {task: number for number, task in enumerate(tasks)}
+    return sorted(found, key=lambda one: order[one[0], one[1]])
 
 
 def main() -> int:
