@@ -247,8 +247,8 @@ CHAINS = (
         (
             Edit(
                 MACHINE,
-                "gone = {m.target: OFFLINE for m in going if at.now_s >= at.of(m).over_s}",
-                "gone = {m.target: OFFLINE for m in going}",
+                "if at.now_s >= max(at.of(m).over_s, at.of(m).lent_until_s)}",
+                "if at.now_s >= at.of(m).lent_until_s}",
             ),
         ),
         (f"{MACHINE_TESTS}::test_every_state_of_few_replicas",),
