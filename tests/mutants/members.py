@@ -155,5 +155,23 @@ MEMBERS = (
         (f"{CLOCK_TESTS}::test_a_clock_that_stands_still_fences_its_node",),
         seeds=4,
     ),
+    Mistake(
+        "a member leaves while the others' leases to it run",
+        "8 a member's end",
+        (Edit(MACHINE, "max(at.of(m).over_s, at.of(m).lent_until_s)", "at.of(m).over_s"),),
+        ("tests/mgmtd/test_leaving.py::test_chains_are_served_while_a_member_leaves",),
+    ),
+    Mistake(
+        "a lease that runs is said to be over",
+        "8 a member's end",
+        (
+            Edit(
+                "fs3/member/lease.py",
+                "return tuple([target for target in self._leaving if target not in lent])",
+                "return tuple(self._leaving)",
+            ),
+        ),
+        ("tests/member/test_lease.py::test_nothing_is_lent_to_whoever_is_to_leave",),
+    ),
 )
 """Each with the test that goes straight to it."""
