@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 from ..cluster import World
 from ..private_files import PrivateFiles
 from ..process import SimProcess
-from ..workload import DIRECTORY
+from ..workload import DIRECTORY, TOLD_LATE_S
 from .family import Family
 
 STEPS_MAX = 12
 """A crash that is to meet a disk at work strikes at one of its next so many writes and syncs."""
 STEP_PATIENCE_S = 2.0
+FULL_PAUSE_S = 0.5
 CLIENTS_DIE_S = 10.0
 """None is killed later: what it leaves goes after a minute, which is better spent under faults."""
 
@@ -166,4 +168,10 @@ async def _write_until_killed(world: World, host: str) -> None:
     fs, _, _ = await world.make_client(host)
     files = PrivateFiles(fs, DIRECTORY, f"{host}-", world.rng(f"{host}/files"))
     while True:
-        await files.change()
+        began_s = world.loop.time()
+        try:
+            await files.change()
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not world.may_be_full(began_s - TOLD_LATE_S):
+                raise
+            await asyncio.sleep(FULL_PAUSE_S)
