@@ -31,7 +31,7 @@ class _Answer(NamedTuple):
 
 
 class LostTime:
-    """Compared with one other clock; only answers of one ``run`` of it are."""
+    """Compared with one other clock; only answers of its newest ``run`` are, and runs have growing numbers."""
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
@@ -45,6 +45,8 @@ class LostTime:
         ``sent_s`` and ``received_s``: of the request that was answered, and of the answer.
         """
         answer = _Answer(sent_s, other_ms)
+        if run < self._run:
+            return 0.0  # a late answer of the run before must not end the comparison with this one
         if run != self._run:
             self._run, self._first, self._last = run, answer, answer
             return 0.0

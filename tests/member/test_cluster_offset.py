@@ -35,6 +35,11 @@ def test_a_sudden_loss_is_noticed_whenever_it_happens(lost_from_s: float) -> Non
     assert lost_at(frozen, lost_from_s, 5.0) > 4.5
 
 
+def test_a_late_answer_of_the_term_before_does_not_hide_a_loss() -> None:
+    moments = [1.0, 1.5, 2.0, 2.2, 2.5, 3.0]
+    assert lost_at(moments, 2.1, 0.3, terms=[1, 2, 2, 1, 2, 2]) > TIMING.clock_loss_s
+
+
 def test_a_clock_within_its_rate_is_never_blamed() -> None:
     for rate in (0.991, 1.009):
         offset = ClusterOffset(TIMING)
