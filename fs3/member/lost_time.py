@@ -31,7 +31,7 @@ class _Answer(NamedTuple):
 
 
 class LostTime:
-    """Compared with one other clock; only answers of its newest ``run`` are, and runs have growing numbers."""
+    """Compared with one other clock; only answers of its newest ``run`` are (their numbers grow)."""
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing

@@ -63,7 +63,7 @@ class FullDisks(Family):
                 filling = world.scope.start("filler", self._fill(f"filler{count}"))
                 await asyncio.sleep(self.rng.uniform(1, 8))
                 world.make_room(host)
-                await filling
+            await filling  # with the host free: it may have to be restarted for what the client waits for
 
     async def _fill(self, host: str) -> None:
         """What is refused is not written; what is stuck in the middle of a chain goes on with the space."""
