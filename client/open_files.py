@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from fs3.errors import InvalidRequest, StaleFile, StaleRouting
+from fs3.errors import InvalidRequest, MaybeApplied, SessionLost, StaleFile, StaleRouting
 from fs3.ids import ChainId, Epoch, InodeId
 from fs3.layout import Layout, file_chains
 from fs3.stubs.meta import MetaStub
@@ -168,7 +168,8 @@ class FileTable:
         file.session.capabilities.drop(file.capability)
 
     async def refresh(self, file: OpenFile, timeout_s: float) -> None:
-        """Read the inode again, by its number, with a new capability. ESTALE and StaleFile: it is gone."""
+        """Read the inode again, by its number, with a new capability. ESTALE and StaleFile: it is gone;
+        SessionLost: the session is over, whether or not an answer was lost before."""
         session = file.session
         if not file.mode & OpenMode.WRITE:
             request = OpenRequest(
@@ -176,11 +177,16 @@ class FileTable:
             )
             await self._renewed(file, await self._meta.call(OPEN, request, timeout_s=timeout_s))
             return
-        await self._renewed(
-            file, await self._meta.mutate(session.slots, OPEN, self._again(file), timeout_s=timeout_s)
-        )
-        # the file is open twice now: one close of it changes nothing but that
-        await self._meta.mutate(session.slots, CLOSE, self._once_less(file), timeout_s=timeout_s)
+        try:
+            await self._renewed(
+                file, await self._meta.mutate(session.slots, OPEN, self._again(file), timeout_s=timeout_s)
+            )
+            # the file is open twice now: one close of it changes nothing but that
+            await self._meta.mutate(session.slots, CLOSE, self._once_less(file), timeout_s=timeout_s)
+        except MaybeApplied as error:
+            if isinstance(error.__cause__, SessionLost):
+                raise error.__cause__ from error  # whatever was done went with the session
+            raise
 
     async def move(self, file: OpenFile, session: Session, timeout_s: float) -> None:
         """Open a file for reading once more, under another session."""

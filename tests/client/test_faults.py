@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import pytest
 
 from fs3.client.file import AsyncFile
 from fs3.client.filesystem import AsyncFileSystem
 from fs3.client.settings import ClientSettings
-from fs3.errors import Busy, CapabilityExpired, CorruptData, Fs3Error, StaleFile, Unavailable
+from fs3.errors import (
+    Busy,
+    CapabilityExpired,
+    CorruptData,
+    Fs3Error,
+    MaybeApplied,
+    SessionLost,
+    StaleFile,
+    Unavailable,
+)
 from fs3.ids import ClientSessionId
 from fs3.rng import derived_rng
 from fs3.wire.storage import ReadItem, ReadResult
@@ -395,6 +405,28 @@ def test_a_lost_session_is_opened_anew_for_names_and_ends_open_files() -> None:
         assert (await fs.core.sessions.current()).id != session.id
         with pytest.raises(OSError) as caught:
             await writer.fsync()
+        assert caught.value.errno == errno.ESTALE
+        with pytest.raises(OSError):
+            await writer.close()
+
+    with_file(body)
+
+
+def test_a_lost_session_is_told_as_one_also_after_a_lost_answer() -> None:
+    """Whether the file was opened again before the session ended matters to nobody (seed 12)."""
+
+    async def body(world: ClientWorld, fs: AsyncFileSystem, file: AsyncFile) -> None:
+        writer = await fs.open("/a", "r+b")
+        async with world.filesystem("other") as other:
+            await other.truncate("/a", 3 * MIB)  # another epoch: writes need another capability
+
+        async def mutate(*_: object, **__: object) -> NoReturn:
+            raise MaybeApplied("the session ended before an answer came") from SessionLost("it is over")
+
+        fs.core.meta.mutate = mutate  # type: ignore[method-assign]
+        await writer.pwrite(b"x", 0)
+        with pytest.raises(OSError) as caught:
+            await writer.flush()
         assert caught.value.errno == errno.ESTALE
         with pytest.raises(OSError):
             await writer.close()
