@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from fs3.clock import Clock
 from fs3.log import LineWriter, Logger, make_logger
-from fs3.rpc.service import Buffer, Caller, Method, Sink
+from fs3.rpc.service import Caller, Method
 from fs3.rpc.thread_calls import ThreadCall
 
 from .settings import BulkThreadCaller
@@ -70,32 +70,12 @@ class LoggedCaller:
         self._log = log
         self._clock = clock
 
-    async def call(
-        self,
-        address: str,
-        method: Method[Q, R],
-        request: Q,
-        *,
-        timeout_s: float,
-        payload: Sequence[Buffer] = (),
-        sink: Sink | None = None,
-        bulk: bool = False,
-        request_id: int = 0,
-    ) -> R:
+    async def call(self, address: str, method: Method[Q, R], request: Q, **options: Any) -> R:
         """See ``Caller.call``."""
         began_s = self._clock.boot_s()
         error: BaseException | None = None
         try:
-            return await self._caller.call(
-                address,
-                method,
-                request,
-                timeout_s=timeout_s,
-                payload=payload,
-                sink=sink,
-                bulk=bulk,
-                request_id=request_id,
-            )
+            return await self._caller.call(address, method, request, **options)
         except BaseException as failure:
             error = failure
             raise
