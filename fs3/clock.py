@@ -10,6 +10,10 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+SHORTEST_WAIT_S = 0.001
+"""A wait is counted by the loop's clock and its end by a ``Clock``: what is left by one may be nothing by the
+other, and whoever waits for so little would go round and round."""
+
 
 class Clock(Protocol):
     """What a server may ask of time."""

@@ -31,16 +31,13 @@ from ..routing import ChainInfo, RoutingDelta, RoutingInfo, apply_delta, with_ch
 from ..rpc.service import Caller, Method
 from ..tasks import TaskScope
 from ..wire.mgmtd import GET_ROUTING, GetRoutingRequest, GetRoutingResponse
-from .primary_search import PrimarySearch
+from .primary_search import PrimarySearch, pause_after_s
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
 
 CALL_TIMEOUT_S = 2.0
 """Longest wait for one answer of a mgmtd; then another one is asked."""
-PAUSE_S = 0.1
-PAUSE_MAX_S = 0.4
-"""After so many failures in a row of calls to whoever is known as the primary."""
 REFRESH_TIMEOUT_S = 2.0
 SUBSCRIBERS_MAX = 64
 
@@ -79,7 +76,7 @@ class MgmtdStub:
             if address:
                 self.primary.lost(address)
                 failures += 1
-                await asyncio.sleep(min(_pause_s(failures, self._rng), max(0.0, left_s)))
+                await asyncio.sleep(min(pause_after_s(failures, self._rng), max(0.0, left_s)))
         text = f"{method.name}: no primary mgmtd answered: {last}"
         raise (MaybeApplied if doubt is not None else DeadlineExceeded)(text) from last
 
@@ -181,7 +178,7 @@ class RoutingCache:
             except (Retryable, MaybeApplied, InternalError) as error:  # a bug there must not end us here
                 self._log.debug("routing not reached", reason=str(error))
                 failures += 1
-                await asyncio.sleep(_pause_s(failures, self._rng))
+                await asyncio.sleep(pause_after_s(failures, self._rng))
 
     async def _fetch_once(self, wait_s: float) -> None:
         answer = await self._stub.get_routing(self._routing.version, wait_s)
@@ -211,8 +208,3 @@ class RoutingCache:
             adopt(newer)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def _pause_s(failures: int, rng: Rng) -> float:
-    """How long to wait after so many failures in a row."""
-    return min(PAUSE_S * (1 << min(failures - 1, 8)), PAUSE_MAX_S) * (0.5 + rng.random() / 2)

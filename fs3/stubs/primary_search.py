@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from ..clock import Clock
+from ..clock import SHORTEST_WAIT_S, Clock
 from ..errors import Busy, Fs3Error, MaybeApplied, Retryable, Unavailable
 from ..rng import Rng
 from ..routing import NodeKind, RoutingInfo
@@ -26,11 +26,9 @@ ANSWER_TIMEOUT_S = 0.5
 TELL_S = 2.0
 """So long a standby is asked to wait for a primary before it says that there is none."""
 PAUSE_S = 0.1
-"""After the first search in vain."""
+"""After the first failure."""
 PAUSE_MAX_S = 0.4
 """While no mgmtd is primary everybody looks for one: more and more rarely, up to this."""
-SHORTEST_S = 0.001
-"""Two clocks differ: what is left of a pause by one may be nothing by the other."""
 
 
 class PrimarySearch:
@@ -109,7 +107,7 @@ class PrimarySearch:
     async def _hear(self, timeout_s: float) -> None:
         """Wait for news, so long at most."""
         try:
-            async with asyncio.timeout(max(timeout_s, SHORTEST_S)):
+            async with asyncio.timeout(max(timeout_s, SHORTEST_WAIT_S)):
                 await self._news.wait()
         except TimeoutError:
             return
@@ -124,8 +122,7 @@ class PrimarySearch:
         if self._address:
             return self._address
         self._vain_count += 1
-        longest_s = min(PAUSE_S * (1 << min(self._vain_count - 1, 8)), PAUSE_MAX_S)
-        self._next_s = self._clock.boot_s() + longest_s * (0.5 + self._rng.random() / 2)
+        self._next_s = self._clock.boot_s() + pause_after_s(self._vain_count, self._rng)
         raise self._again()
 
     async def _ask_all(self, timeout_s: float) -> Retryable:
@@ -133,15 +130,16 @@ class PrimarySearch:
         tell_s = min(TELL_S, timeout_s) if self._vain_count else 0.0  # the first is to know, not to wait
         last: Fs3Error = Unavailable("no mgmtd is primary")
         some_stand_by = False
-        asked: dict[str, asyncio.Task[GetRoutingResponse | Fs3Error]] = {}
+        asked: dict[str, None] = {}
+        waiting: dict[str, asyncio.Task[GetRoutingResponse | Fs3Error]] = {}
         async with TaskScope("find the primary", _none_spawned) as scope:
 
             def ask(address: str) -> None:
-                asked[address] = scope.start(f"ask {address}", self._ask(address, tell_s, timeout_s))
+                asked[address] = None
+                waiting[address] = scope.start(f"ask {address}", self._ask(address, tell_s, timeout_s))
 
             for address in (*self._seeds, *self._learnt):
                 ask(address)
-            waiting = dict(asked)
             while waiting and not self._address:
                 news = scope.start("hear", self._news.wait())  # somebody else may learn who it is
                 await asyncio.wait([news, *waiting.values()], return_when=asyncio.FIRST_COMPLETED)
@@ -157,7 +155,6 @@ class PrimarySearch:
                         self.found(address)
                     elif hint and hint not in asked:
                         ask(hint)
-                        waiting[hint] = asked[hint]
         return Busy(str(last)) if some_stand_by else Unavailable(str(last))
 
     async def _ask(self, address: str, tell_s: float, timeout_s: float) -> GetRoutingResponse | Fs3Error:
@@ -170,6 +167,11 @@ class PrimarySearch:
             return await self._caller.call(address, GET_ROUTING, request, timeout_s=wait_s)
         except (Retryable, MaybeApplied) as error:
             return error
+
+
+def pause_after_s(failures: int, rng: Rng) -> float:
+    """How long to wait after so many failures in a row."""
+    return min(PAUSE_S * (1 << min(failures - 1, 8)), PAUSE_MAX_S) * (0.5 + rng.random() / 2)
 
 
 def _none_spawned(name: str, error: BaseException) -> None:

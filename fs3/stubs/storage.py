@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ..clock import Clock
+from ..clock import SHORTEST_WAIT_S, Clock
 from ..errors import DeadlineExceeded, Fs3Error, MaybeApplied, Retryable, StaleRouting, Unavailable
 from ..ids import ChainId, ChainVersion, ClientSessionId, Epoch, InodeId
 from ..layout import Layout, chunk_count
@@ -55,8 +55,6 @@ FIRST_PAUSE_S = 0.01
 PAUSE_MAX_S = 1.0
 LOOK_S = 0.1
 """How often a call under way, or one to be repeated, looks whether somebody else is to be asked."""
-SHORTEST_S = 0.001
-"""Two clocks differ: what is left of a pause by one may be nothing by the other."""
 CHAINS_AT_ONCE = 32
 """Requests in flight for one file: a file over 200 chains must not open 200 calls at a time."""
 CALL_TIMEOUT_S = 5.0
@@ -245,7 +243,7 @@ class ChainCaller:
         while (left_s := until_s - self._clock.boot_s()) > 0:
             if self._asked(chain, pick) != asked:
                 return
-            await asyncio.sleep(min(max(left_s, SHORTEST_S), LOOK_S))
+            await asyncio.sleep(min(max(left_s, SHORTEST_WAIT_S), LOOK_S))
 
     def _asked(self, chain: ChainId, pick: Callable[[ChainInfo], Member | None]) -> Asked:
         try:
