@@ -256,6 +256,7 @@ def test_replicas_that_are_wrong_are_found_and_mended_by_their_node(cluster: Dev
     assert (code, kinds(report)) == (1, ["replica-missing"]), report
     # What the report says to do next:
     assert cluster.dev("kill", "storage-2").code == 0
+    assert fsck(cluster)[0] == 2, "it has left the chain: else all would serve until its restart is noticed"
     path.rename(cluster.home / "moved away")
     assert cluster.dev("restart", "storage-2").code == 0
     until_all_serve(cluster)
